@@ -1,0 +1,43 @@
+# Everything runs in .venv, which the first target that needs it sets up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: serve test lint check bench soak clean
+
+serve: $(VENV)/ready  ## start a server on ./hashserve.sock and print the lines for local.conf
+	$(BIN)/hashserv serve $(ARGS)
+
+test: $(VENV)/ready-dev  ## run every test (ARGS="-k name" picks some)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/ready-dev  ## style, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+check: lint test  ## what CI runs
+
+bench: $(VENV)/ready-dev  ## the table of requests a second, beside redis-server
+	$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/ready-dev  ## the long versions of the crash and property tests
+	HASHSERV_SOAK=1 $(BIN)/python -m pytest --timeout 3600 $(ARGS)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hashserv needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/ready-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/ready
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,46 @@
+"""``hashserv``: one command for everything, with subcommands."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from hashserv.address import UNIX_PREFIX
+from hashserv.cli import serving
+from hashserv.version import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, 1 for a failure; wrong usage exits with 2."""
+    parser = argparse.ArgumentParser(
+        prog="hashserv", description="A hash equivalence server for BitBake."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    serve = commands.add_parser(
+        "serve",
+        help="run a server",
+        description="Run a server until it is interrupted, and say how BitBake finds it.",
+    )
+    serving.add_arguments(serve, os.environ)
+    serve.set_defaults(run=lambda parsed: serving.run(serve, parsed, _say_ready))
+    parsed = parser.parse_args(arguments)
+    code: int = parsed.run(parsed)
+    return code
+
+
+def _say_ready(address: str) -> None:
+    """Tell how to use the server that has just started."""
+    if address.startswith(UNIX_PREFIX):
+        address = UNIX_PREFIX + os.path.abspath(address.removeprefix(UNIX_PREFIX))
+    print(
+        f"Serving on {address} (Ctrl-C stops). For conf/local.conf:\n"
+        "\n"
+        f'BB_HASHSERVE = "{address}"\n'
+        'BB_SIGNATURE_HANDLER = "OEEquivHash"\n',
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

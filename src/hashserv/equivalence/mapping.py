@@ -1,0 +1,164 @@
+"""Looking up and reporting mappings, through a cache that is exact (PROTOCOL.md §8)."""
+
+import asyncio
+from collections.abc import Sequence
+
+from hashserv.equivalence.cache import AnswerCache
+from hashserv.errors import InvokeError
+from hashserv.model import (
+    UNIHASH_DIGITS,
+    Equivalent,
+    Mapping,
+    MappingKey,
+    Outhash,
+    Report,
+    is_valid_unihash,
+)
+from hashserv.store.base import Freshness, Store
+
+TRUE = b"true"
+FALSE = b"false"
+
+DEFAULT_CACHE_BYTES = 256 * 1024 * 1024
+"""Memory for answers: room for some 600,000 mappings."""
+
+
+class Equivalences:
+    """The mappings of a store: look-ups through a cache, and reports.
+
+    The cache is keyed by questions as they travel: a *lookup* is method and taskhash with one
+    space between, and its answer the unihash or nothing; an *existence* question is a unihash,
+    and its answer `TRUE` or `FALSE`. What the cache says is what the database would say: own
+    changes are taken over before they are acknowledged, and once a turn of the event loop the
+    store is asked whether another process changed anything.
+
+    An upstream, which is asked for what the store does not know, will have its place here.
+
+    Args:
+        store: Who answers what the cache can't. It tells this object of its changes from now on.
+        cache_bytes: How much memory to use for answers at most, about.
+        unihash_digits: How many digits a reported unihash must have at least.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        unihash_digits: int = UNIHASH_DIGITS,
+    ) -> None:
+        self._store = store
+        store.listener = self
+        self._lookups = AnswerCache(cache_bytes * 7 // 8)
+        self._existences = AnswerCache(cache_bytes // 8)
+        self._unihash_digits = unihash_digits
+        self._checked = False
+        self._usable = False
+        self._changes = 0
+
+    # What the store tells (`ChangeListener`).
+
+    def mappings_added(self, mappings: Sequence[Mapping]) -> None:
+        """Take over mappings that are new."""
+        self._changes += 1
+        for method, taskhash, unihash in mappings:
+            answer = unihash.encode()
+            self._lookups.put(f"{method} {taskhash}".encode(), answer)
+            self._existences.put(answer, TRUE)
+
+    def mappings_removed(self) -> None:
+        """Forget all answers: any of them may be wrong now."""
+        self._changes += 1
+        self._lookups.clear()
+        self._existences.clear()
+
+    # Questions in batches.
+
+    def known_lookups(self, questions: list[bytes]) -> list[bytes | None]:
+        """Return the answers that are at hand, `None` for the others. Does not wait."""
+        return self._known(self._lookups, questions)
+
+    def known_existences(self, questions: list[bytes]) -> list[bytes | None]:
+        """Return the answers that are at hand, `None` for the others. Does not wait."""
+        return self._known(self._existences, questions)
+
+    async def lookup(self, keys: Sequence[MappingKey]) -> list[bytes]:
+        """Ask the store for mappings; the answers are the unihash, or nothing where unknown."""
+        changes = self._changes
+        unihashes = await self._store.lookup(keys)
+        answers = [b"" if unihash is None else unihash.encode() for unihash in unihashes]
+        if changes == self._changes:
+            for (method, taskhash), answer in zip(keys, answers, strict=True):
+                self._lookups.put(f"{method} {taskhash}".encode(), answer)
+        return answers
+
+    async def exist(self, unihashes: Sequence[str]) -> list[bytes]:
+        """Ask the store which unihashes exist; the answers are `TRUE` or `FALSE`."""
+        changes = self._changes
+        answers = [TRUE if found else FALSE for found in await self._store.exists(unihashes)]
+        if changes == self._changes:
+            for unihash, answer in zip(unihashes, answers, strict=True):
+                self._existences.put(unihash.encode(), answer)
+        return answers
+
+    # Single questions.
+
+    async def get(self, key: MappingKey) -> str | None:
+        """Return the unihash of a taskhash, or `None`."""
+        return (await self._store.lookup([key]))[0]
+
+    async def task(self, key: MappingKey) -> Equivalent | None:
+        """Return the oldest outhash row of a taskhash, with its mapping (PROTOCOL.md §5, get)."""
+        return await self._store.task(key)
+
+    async def equivalent(self, method: str, outhash: str) -> Equivalent | None:
+        """Return the oldest row of an outhash that has a mapping (PROTOCOL.md §5, get-outhash)."""
+        return await self._store.equivalent(method, outhash)
+
+    async def outhash(self, method: str, outhash: str) -> Outhash | None:
+        """Return the oldest row of an outhash, mapping or not."""
+        return await self._store.outhash(method, outhash)
+
+    # Reports.
+
+    def checked_unihash(self, value: object) -> str:
+        """Return a reported unihash if it is one.
+
+        Raises:
+            InvokeError: It is something else.
+        """
+        if not isinstance(value, str) or not is_valid_unihash(value, least=self._unihash_digits):
+            raise InvokeError("Invalid unihash")
+        return value
+
+    async def report(self, reports: Sequence[Report]) -> list[str]:
+        """Store what builds produced, and return the unihash that holds for each (§8.1)."""
+        return await self._store.report(reports)
+
+    async def preview(self, report: Report) -> str:
+        """Return what a report that may not be stored is answered (§8.2)."""
+        equivalent = await self._store.equivalent(report.method, report.outhash)
+        return report.unihash if equivalent is None else equivalent.unihash
+
+    async def report_equivalent(self, mapping: Mapping) -> str:
+        """Insert a mapping unless there is one, and return the unihash that holds."""
+        return (await self._store.add_mappings([mapping]))[0]
+
+    def _known(self, cache: AnswerCache, questions: list[bytes]) -> list[bytes | None]:
+        if not self._checked:
+            self._check()
+        if self._usable:
+            return cache.answers(questions)
+        return [None] * len(questions)
+
+    def _check(self) -> None:
+        """Ask the store, once a turn of the event loop, what the cache is worth."""
+        freshness = self._store.freshness()
+        if freshness is Freshness.CHANGED:
+            self.mappings_removed()
+        self._usable = freshness is not Freshness.UNSURE
+        self._checked = True
+        asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._checked = False

@@ -1,0 +1,119 @@
+"""The exceptions of this package, in one tree.
+
+::
+
+    Exception
+    ├── HashservError             what this package raises of its own
+    │   ├── AddressError          an address that can't be understood or used
+    │   ├── SettingsError         settings that contradict each other or are out of range
+    │   ├── ProtocolError         a peer broke the wire protocol; its connection ends
+    │   └── StoreError            the database can't do what was asked; names cause and cure
+    │       ├── NotADatabase      the file is something else
+    │       ├── DatabaseCorrupt   SQLite found the file damaged
+    │       ├── DatabaseReadOnly  no permission to write it
+    │       ├── DatabaseFull      no space left
+    │       └── DatabaseLocked    another process holds it
+    ├── InvokeError               the server answered with an error (`bb.asyncrpc`'s)
+    ├── ClientError               `bb.asyncrpc`'s
+    ├── ServerError               `bb.asyncrpc`'s
+    └── ConnectionClosedError     the peer closed the connection (`bb.asyncrpc`'s)
+
+The last four are the very classes of ``bb.asyncrpc`` where BitBake can be imported, because
+BitBake's own code catches those. A client whose retries are used up raises the built-in
+``ConnectionError``, as BitBake expects (PROTOCOL.md §10).
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+
+    class InvokeError(Exception):
+        """The server refused a request; its text is the message."""
+
+    class ClientError(Exception):
+        """A client was used in a way that can't work."""
+
+    class ServerError(Exception):
+        """A server failed."""
+
+    class ConnectionClosedError(Exception):
+        """The peer closed the connection in the middle of a conversation."""
+else:
+    try:
+        from bb.asyncrpc import (
+            ClientError,
+            ConnectionClosedError,
+            InvokeError,
+            ServerError,
+        )
+    except ImportError:
+
+        class InvokeError(Exception):
+            """The server refused a request; its text is the message."""
+
+        class ClientError(Exception):
+            """A client was used in a way that can't work."""
+
+        class ServerError(Exception):
+            """A server failed."""
+
+        class ConnectionClosedError(Exception):
+            """The peer closed the connection in the middle of a conversation."""
+
+
+__all__ = [
+    "AddressError",
+    "ClientError",
+    "ConnectionClosedError",
+    "DatabaseCorrupt",
+    "DatabaseFull",
+    "DatabaseLocked",
+    "DatabaseReadOnly",
+    "HashservError",
+    "InvokeError",
+    "NotADatabase",
+    "ProtocolError",
+    "ServerError",
+    "SettingsError",
+    "StoreError",
+]
+
+
+class HashservError(Exception):
+    """The root of what this package raises of its own."""
+
+
+class AddressError(HashservError):
+    """An address can't be understood, or can't be listened on."""
+
+
+class SettingsError(HashservError):
+    """Settings contradict each other or are out of range."""
+
+
+class ProtocolError(HashservError):
+    """A peer broke the wire protocol; the message says how. Its connection must be closed."""
+
+
+class StoreError(HashservError):
+    """The database can't do what was asked."""
+
+
+class NotADatabase(StoreError):  # noqa: N818 - names say what is the case
+    """The file is not an SQLite database."""
+
+
+class DatabaseCorrupt(StoreError):  # noqa: N818
+    """SQLite found the file damaged."""
+
+
+class DatabaseReadOnly(StoreError):  # noqa: N818
+    """The file or its directory can't be written."""
+
+
+class DatabaseFull(StoreError):  # noqa: N818
+    """There is no space left for the database."""
+
+
+class DatabaseLocked(StoreError):  # noqa: N818
+    """Another process holds the database."""

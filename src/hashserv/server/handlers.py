@@ -1,0 +1,161 @@
+"""From command to rule: one short function for each command (PROTOCOL.md §5).
+
+Commands that change over to a stream mode, and reports, which come in groups, are the session's.
+The account commands will join the table here.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from hashserv import model
+from hashserv.equivalence.collection import Collection
+from hashserv.equivalence.mapping import Equivalences
+from hashserv.equivalence.statistics import Statistics
+from hashserv.server.access import Access
+from hashserv.store.base import Store
+from hashserv.wire import commands
+from hashserv.wire.commands import Command
+
+
+@dataclass(frozen=True)
+class Services:
+    """What sessions share."""
+
+    equivalences: Equivalences
+    collection: Collection
+    statistics: Statistics
+    store: Store
+    access: Access
+
+
+Handler = Callable[[Services, Any], Awaitable[object]]
+
+
+async def _ping(_services: Services, _command: Command) -> object:
+    return {"alive": True}
+
+
+async def _get(services: Services, command: commands.Get) -> object:
+    key = model.MappingKey(command.method, command.taskhash)
+    if command.all:
+        return _joined(await services.equivalences.task(key))
+    unihash = await services.equivalences.get(key)
+    return None if unihash is None else _mapping(*key, unihash)
+
+
+async def _get_outhash(services: Services, command: commands.GetOuthash) -> object:
+    if command.with_unihash:
+        return _joined(await services.equivalences.equivalent(command.method, command.outhash))
+    row = await services.equivalences.outhash(command.method, command.outhash)
+    return None if row is None else row._asdict()
+
+
+async def _report_equiv(services: Services, command: commands.ReportEquiv) -> object:
+    unihash = services.equivalences.checked_unihash(command.unihash)
+    mapping = model.Mapping(command.method, command.taskhash, unihash)
+    held = await services.equivalences.report_equivalent(mapping)
+    return _mapping(mapping.method, mapping.taskhash, held)
+
+
+async def _get_stats(services: Services, _command: Command) -> object:
+    return {"requests": asdict(services.statistics.summary())}
+
+
+async def _reset_stats(services: Services, _command: Command) -> object:
+    return {"requests": asdict(services.statistics.reset())}
+
+
+async def _backfill_wait(_services: Services, _command: Command) -> object:
+    return {"tasks": 0}  # without an upstream there is nothing to wait for (PROTOCOL.md §9)
+
+
+async def _remove(services: Services, command: commands.Remove) -> object:
+    return {"count": await services.collection.remove(command.where)}
+
+
+async def _gc_mark(services: Services, command: commands.GcMark) -> object:
+    (count,) = await services.collection.mark(command.mark, [command.where])
+    return {"count": count}
+
+
+async def _gc_status(services: Services, _command: Command) -> object:
+    return (await services.collection.status())._asdict()
+
+
+async def _gc_sweep(services: Services, command: commands.GcSweep) -> object:
+    return {"count": await services.collection.sweep(command.mark)}
+
+
+async def _clean_unused(services: Services, command: commands.CleanUnused) -> object:
+    return {"count": await services.collection.clean_unused(command.max_age_seconds)}
+
+
+async def _get_db_usage(services: Services, _command: Command) -> object:
+    usage = await services.store.usage()
+    return {"usage": {table: {"rows": rows} for table, rows in usage.items()}}
+
+
+async def _get_db_query_columns(services: Services, _command: Command) -> object:
+    return {"columns": services.collection.query_columns()}
+
+
+HANDLERS: Final[dict[type[Command], Handler]] = {
+    commands.Ping: _ping,
+    commands.Get: _get,
+    commands.GetOuthash: _get_outhash,
+    commands.ReportEquiv: _report_equiv,
+    commands.GetStats: _get_stats,
+    commands.ResetStats: _reset_stats,
+    commands.BackfillWait: _backfill_wait,
+    commands.Remove: _remove,
+    commands.GcMark: _gc_mark,
+    commands.GcStatus: _gc_status,
+    commands.GcSweep: _gc_sweep,
+    commands.CleanUnused: _clean_unused,
+    commands.GetDbUsage: _get_db_usage,
+    commands.GetDbQueryColumns: _get_db_query_columns,
+}
+
+
+async def report(services: Services, reports: list[model.Report]) -> list[dict[str, str]]:
+    """Store a group of reports, or only answer them where they may not be (PROTOCOL.md §8.2)."""
+    if services.access.may_store:
+        unihashes = await services.equivalences.report(reports)
+    else:
+        unihashes = [await services.equivalences.preview(report) for report in reports]
+    return [
+        _mapping(report.method, report.taskhash, unihash)
+        for report, unihash in zip(reports, unihashes, strict=True)
+    ]
+
+
+def checked_report(services: Services, command: commands.Report) -> model.Report:
+    """Return a report request as a report.
+
+    Raises:
+        InvokeError: Its unihash is none.
+    """
+    unihash = services.equivalences.checked_unihash(command.unihash)
+    return model.Report(
+        command.method,
+        command.taskhash,
+        command.outhash,
+        unihash,
+        command.owner,
+        command.PN,
+        command.PV,
+        command.PR,
+        command.task,
+        command.outhash_siginfo,
+    )
+
+
+def _mapping(method: str, taskhash: str, unihash: str) -> dict[str, str]:
+    return {"taskhash": taskhash, "method": method, "unihash": unihash}
+
+
+def _joined(found: model.Equivalent | None) -> object:
+    if found is None:
+        return None
+    return {**found.outhash._asdict(), "unihash": found.unihash, "gc_mark": found.gc_mark}

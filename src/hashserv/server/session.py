@@ -1,0 +1,342 @@
+"""One peer: bytes in, replies out, in order.
+
+A batch of look-ups that the cache knows is answered in `Session.data_received` itself: one pass
+over the cache, one write. All else goes through a queue that one task works off, as long as there
+is something in it; while it does, at most one more read's worth is taken from the peer.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+from typing import Final, cast
+
+from hashserv import model
+from hashserv.errors import InvokeError, ProtocolError, StoreError
+from hashserv.server import handlers
+from hashserv.server.handlers import HANDLERS, Services
+from hashserv.server.settings import Limits
+from hashserv.wire import commands
+from hashserv.wire.handshake import Greeting
+from hashserv.wire.server import (
+    STREAM_END_OK,
+    STREAM_MODES,
+    STREAM_OK,
+    Broken,
+    Event,
+    Refused,
+    Request,
+    ServerWire,
+    StreamEnd,
+    StreamLines,
+    encode_error,
+    encode_server_headers,
+)
+
+logger = logging.getLogger("hashserv.server")
+
+SLICE_LINES: Final = 512
+"""Lines of a stream mode that are answered before other connections have their turn."""
+
+GROUP_REPORTS: Final = 256
+"""Reports of one connection that are stored together."""
+
+
+class Session(asyncio.Protocol):
+    """The conversation with one peer.
+
+    Args:
+        services: What sessions share.
+        limits: The bounds.
+        opened: Called with the session when it has a connection.
+        closed: Called with the session when it has none any more.
+    """
+
+    __slots__ = (
+        *("_closed", "_closing", "_full", "_gone", "_limits", "_opened", "_queue", "_services"),
+        *("_task", "_timer", "_transport", "_wire", "_writable"),
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        limits: Limits,
+        *,
+        opened: Callable[["Session"], None],
+        closed: Callable[["Session"], None],
+    ) -> None:
+        self._services = services
+        self._limits = limits
+        self._opened = opened
+        self._closed = closed
+        self._wire = ServerWire(max_line=limits.max_line, max_message=limits.max_message)
+        self._queue: deque[Event] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self._full = False
+        self._closing = False
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: the peer has a while for its handshake."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=self._limits.write_buffer)
+        self._start_timer(self._limits.handshake_timeout, "it did not finish its handshake")
+        self._opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what can be answered at once, queue the rest."""
+        events = self._wire.feed(data)
+        if self._task is None:
+            if len(events) == 1 and isinstance(events[0], StreamLines) and not self._full:
+                try:
+                    if self._answer_now(events[0]):
+                        return
+                except StoreError as error:
+                    self._refuse(error)
+                    return
+            if events:
+                self._queue.extend(events)
+                self._task = asyncio.get_running_loop().create_task(self._drain())
+        elif events:
+            self._queue.extend(events)
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Go on while there is something to answer; then the connection closes."""
+        self._closing = True
+        return self._task is not None
+
+    def pause_writing(self) -> None:
+        """Take note that the peer does not read its replies."""
+        self._full = True
+        self._start_timer(self._limits.write_timeout, "it left its replies unread")
+        if self._task is None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Take note that the peer has read its replies."""
+        self._full = False
+        self._stop_timer()
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        if self._task is None:
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop what is not under way: nobody waits for it."""
+        self._stop_timer()
+        if exc is not None:
+            logger.info("%s: lost: %s", self, exc)
+        if self._task is not None:
+            self._task.cancel()
+        self._queue.clear()
+        self._closed(self)
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+    # What the server calls.
+
+    async def finish(self) -> None:
+        """Answer what was received, then close; return when the peer has been sent it all."""
+        self._closing = True
+        self._gone = asyncio.get_running_loop().create_future()
+        if self._task is None:
+            self._transport.close()
+        else:
+            self._transport.pause_reading()
+        await self._gone
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def __str__(self) -> str:
+        """Name the peer, for the log."""
+        peer = self._transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+        return "unix client"
+
+    # Answering.
+
+    def _answer_now(self, event: StreamLines) -> bool:
+        """Answer lines that the cache knows all of, and tell whether it did."""
+        start = perf_counter()
+        if event.mode is commands.GetStream:
+            answers = self._services.equivalences.known_lookups(event.lines)
+        elif event.mode is commands.ExistsStream:
+            answers = self._services.equivalences.known_existences(event.lines)
+        else:
+            return False
+        if None in answers:
+            return False
+        self._transport.write(b"\n".join(answers) + b"\n")  # type: ignore[arg-type]
+        self._services.statistics.add(len(answers), perf_counter() - start)
+        return True
+
+    async def _drain(self) -> None:
+        """Work off the queue, in order."""
+        try:
+            while self._queue:
+                await self._answer(self._queue.popleft())
+                if self._full:
+                    self._writable = asyncio.get_running_loop().create_future()
+                    await self._writable
+        except (InvokeError, StoreError) as error:
+            self._refuse(error)
+        except ProtocolError as error:
+            self._break(error)
+        except Exception:
+            logger.exception("%s: closed after an error of the server's own", self)
+            self._close()
+        self._task = None
+        if self._closing:
+            self._close()
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    async def _answer(self, event: Event) -> None:
+        match event:
+            case StreamLines():
+                await self._answer_lines(event)
+            case Request(commands.Report() as report):
+                await self._answer_reports(report)
+            case Request(command):
+                await self._answer_request(command)
+            case StreamEnd():
+                self._transport.write(STREAM_END_OK)
+                self._services.statistics.add(1, 0.0)
+            case Greeting():
+                self._stop_timer()
+                self._transport.write(encode_server_headers(event))
+            case Refused():
+                self._services.statistics.add(1, 0.0)
+                raise event.error
+            case Broken():
+                raise event.error
+
+    async def _answer_request(self, command: commands.Command) -> None:
+        start = perf_counter()
+        try:
+            self._services.access.check(command)
+            if isinstance(command, STREAM_MODES):
+                reply = STREAM_OK
+            else:
+                reply = self._wire.encode(await HANDLERS[type(command)](self._services, command))
+        finally:
+            self._services.statistics.add(1, perf_counter() - start)
+        self._transport.write(reply)
+
+    async def _answer_reports(self, first: commands.Report) -> None:
+        """Answer a report together with those that follow it."""
+        start = perf_counter()
+        group = [first]
+        while self._queue and len(group) < GROUP_REPORTS:
+            match self._queue[0]:
+                case Request(commands.Report() as command):
+                    group.append(command)
+                    self._queue.popleft()
+                case _:
+                    break
+        reports: list[model.Report] = []
+        try:
+            self._services.access.check(first)
+            for command in group:  # not all at once: those before a wrong one are good
+                reports += [handlers.checked_report(self._services, command)]
+        except InvokeError as error:
+            self._queue.appendleft(Refused(error))
+        if reports:
+            try:
+                replies = await handlers.report(self._services, reports)
+            finally:
+                self._services.statistics.add(len(reports), perf_counter() - start)
+            self._transport.write(b"".join(map(self._wire.encode, replies)))
+
+    async def _answer_lines(self, event: StreamLines) -> None:
+        for at in range(0, len(event.lines), SLICE_LINES):
+            start = perf_counter()
+            lines = event.lines[at : at + SLICE_LINES]
+            if event.mode is commands.GetStream:
+                reply = await self._lookups(lines)
+            elif event.mode is commands.ExistsStream:
+                reply = await self._existences(lines)
+            else:
+                reply = await self._marks(lines)
+            self._services.statistics.add(len(lines), perf_counter() - start)
+            self._transport.write(reply)
+            if at + SLICE_LINES < len(event.lines):
+                await asyncio.sleep(0)  # the others' turn
+
+    async def _lookups(self, lines: list[bytes]) -> bytes:
+        equivalences = self._services.equivalences
+        answers = equivalences.known_lookups(lines)
+        unknown = [at for at, answer in enumerate(answers) if answer is None]
+        if unknown:
+            keys = [model.MappingKey(*commands.decode_lookup(lines[at])) for at in unknown]
+            for at, answer in zip(unknown, await equivalences.lookup(keys), strict=True):
+                answers[at] = answer
+        return b"\n".join(answers) + b"\n"  # type: ignore[arg-type]
+
+    async def _existences(self, lines: list[bytes]) -> bytes:
+        equivalences = self._services.equivalences
+        answers = equivalences.known_existences(lines)
+        unknown = [at for at, answer in enumerate(answers) if answer is None]
+        if unknown:
+            unihashes = [commands.decode_existence(lines[at]) for at in unknown]
+            for at, answer in zip(unknown, await equivalences.exist(unihashes), strict=True):
+                answers[at] = answer
+        return b"\n".join(answers) + b"\n"  # type: ignore[arg-type]
+
+    async def _marks(self, lines: list[bytes]) -> bytes:
+        marks = list(map(commands.decode_mark_line, lines))
+        counts: list[int] = []
+        while len(counts) < len(marks):
+            mark = marks[len(counts)].mark
+            run = []
+            for line in marks[len(counts) :]:
+                if line.mark != mark:
+                    break
+                run.append(line.where)
+            counts += await self._services.collection.mark(mark, run)
+        return b"".join(self._wire.encode({"count": count}) for count in counts)
+
+    # Closing.
+
+    def _refuse(self, error: InvokeError | StoreError) -> None:
+        """Tell the peer of an error, then close, as its client expects."""
+        logger.log(
+            logging.ERROR if isinstance(error, StoreError) else logging.INFO,
+            "%s: refused: %s",
+            self,
+            error,
+        )
+        self._transport.write(self._wire.encode(encode_error(error)))
+        self._close()
+
+    def _break(self, error: ProtocolError) -> None:
+        logger.warning("%s: closed: %s", self, error)
+        self._close()
+
+    def _close(self) -> None:
+        self._closing = True
+        self._queue.clear()
+        self._transport.close()
+
+    def _start_timer(self, seconds: float, why: str) -> None:
+        self._stop_timer()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._time_out, f"{why} within {seconds:g} s")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_out(self, why: str) -> None:
+        logger.warning("%s: closed: %s", self, why)
+        self._transport.abort()

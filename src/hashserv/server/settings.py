@@ -1,0 +1,111 @@
+"""Every setting of a server: its default, its bounds, what it is for."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from hashserv.equivalence.mapping import DEFAULT_CACHE_BYTES
+from hashserv.errors import SettingsError
+from hashserv.model import (
+    ALL,
+    ALL_PERMISSIONS,
+    DEFAULT_ANON_PERMS,
+    NONE,
+    UNIHASH_DIGITS,
+    USER_ADMIN,
+)
+from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
+
+_LEAST_LINE: Final = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds that keep one peer from hurting the others. Times are in seconds, sizes in bytes."""
+
+    max_line: int = DEFAULT_MAX_LINE
+    """A line of the stream protocol; over it the connection is closed."""
+
+    max_message: int = DEFAULT_MAX_MESSAGE
+    """A message, all its chunks together; over it the connection is closed."""
+
+    handshake_timeout: float = 30.0
+    """How long a client may take for its handshake."""
+
+    write_timeout: float = 120.0
+    """How long a client may leave replies unread before its connection is closed."""
+
+    write_buffer: int = 256 * 1024
+    """Replies that wait for a client to read them, before its requests are left unread."""
+
+    shutdown_timeout: float = 10.0
+    """How long requests that are under way may take to finish when the server stops."""
+
+    backlog: int = 1024
+    """Connections that wait to be accepted."""
+
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    """Memory for answers to look-ups."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a server is told at its start.
+
+    Raises:
+        SettingsError: Two settings contradict each other, or one is out of range.
+    """
+
+    bind: str = "unix://./hashserve.sock"
+    """The address to listen on (PROTOCOL.md §2)."""
+
+    database: str = "./hashserv.db"
+    """The SQLite file."""
+
+    durable: bool = True
+    """Whether acknowledged reports survive a loss of power."""
+
+    read_only: bool = False
+    """Whether clients may only read."""
+
+    anon_perms: tuple[str, ...] = DEFAULT_ANON_PERMS
+    """What clients without a login may do (PROTOCOL.md §7)."""
+
+    reuseport: bool = False
+    """Whether other servers may listen on the same TCP port (SO_REUSEPORT)."""
+
+    unihash_digits: int = UNIHASH_DIGITS
+    """How many hex digits a reported unihash must have, at least; at most it is 64."""
+
+    limits: Limits = Limits()
+    """The bounds."""
+
+    def __post_init__(self) -> None:
+        _check_anon_perms(self.anon_perms)
+        if not 1 <= self.unihash_digits <= UNIHASH_DIGITS:
+            raise SettingsError(
+                f"A unihash has 1 to {UNIHASH_DIGITS} digits, not {self.unihash_digits}"
+            )
+        limits = self.limits
+        if not _LEAST_LINE <= limits.max_line <= limits.max_message:
+            raise SettingsError(
+                f"The line limit must be between {_LEAST_LINE} bytes and the message limit"
+            )
+        if min(limits.handshake_timeout, limits.write_timeout, limits.write_buffer) <= 0:
+            raise SettingsError("Time-outs and buffers must be larger than zero")
+        if limits.cache_bytes < 0 or limits.backlog < 1 or limits.shutdown_timeout < 0:
+            raise SettingsError("The cache, backlog and shutdown time-out can't be negative")
+
+
+def _check_anon_perms(permissions: tuple[str, ...]) -> None:
+    unknown = sorted(set(permissions) - ALL_PERMISSIONS - {NONE})
+    if unknown:
+        raise SettingsError(
+            f"Unknown permissions {', '.join(unknown)}: there are "
+            f"{', '.join(sorted(ALL_PERMISSIONS))} and {NONE}"
+        )
+    refused = sorted({USER_ADMIN, ALL} & set(permissions))
+    if refused:
+        raise SettingsError(
+            f"{' and '.join(refused)} can't be given to anonymous clients: anybody could "
+            "administer users; create a user with it instead"
+        )

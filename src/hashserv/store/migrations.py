@@ -1,0 +1,130 @@
+"""Bring a database file of any era to today's tables, in one transaction, losing nothing."""
+
+import logging
+import sqlite3
+from typing import Final
+
+from hashserv.errors import NotADatabase
+from hashserv.store.schema import (
+    COLUMNS,
+    CREATE_INDEXES,
+    CREATE_TABLES,
+    FORMER_MAPPINGS,
+    FORMER_TASKS,
+    MAPPINGS,
+    OUTHASHES,
+    TABLES,
+    UNUSED_INDEXES,
+)
+
+logger = logging.getLogger("hashserv.store")
+
+_OUTHASH_COLUMNS: Final = ", ".join(("id", *COLUMNS[OUTHASHES]))
+
+_OTHER_COLUMNS: Final = ", ".join(COLUMNS[OUTHASHES])
+
+# Rows keep their ids where these are free; what is there already stays as it is.
+_CARRY_TASKS: Final = f"""
+    INSERT OR IGNORE INTO {OUTHASHES} ({_OUTHASH_COLUMNS})
+    SELECT {_OUTHASH_COLUMNS} FROM {FORMER_TASKS};
+
+    INSERT OR IGNORE INTO {OUTHASHES} ({_OTHER_COLUMNS})
+    SELECT {_OTHER_COLUMNS} FROM {FORMER_TASKS} ORDER BY id;
+
+    INSERT OR IGNORE INTO {MAPPINGS} (method, taskhash, unihash, gc_mark)
+    SELECT method, taskhash, unihash, '' FROM (
+        SELECT *, row_number() OVER (PARTITION BY method, taskhash ORDER BY created, id) AS age
+        FROM {FORMER_TASKS}
+    ) WHERE age = 1 ORDER BY id;
+
+    DROP TABLE {FORMER_TASKS}
+""".split(";")
+
+_CARRY_MAPPINGS: Final = f"""
+    INSERT OR IGNORE INTO {MAPPINGS} (id, method, taskhash, unihash, gc_mark)
+    SELECT id, method, taskhash, unihash, '' FROM {FORMER_MAPPINGS};
+
+    INSERT OR IGNORE INTO {MAPPINGS} (method, taskhash, unihash, gc_mark)
+    SELECT method, taskhash, unihash, '' FROM {FORMER_MAPPINGS} ORDER BY id;
+
+    DROP TABLE {FORMER_MAPPINGS}
+""".split(";")
+
+
+def inspect(connection: sqlite3.Connection, path: str) -> bool:
+    """Tell whether a file needs `migrate`; nothing is written.
+
+    Raises:
+        NotADatabase: The file holds the tables of some other program.
+        sqlite3.Error: The file can't be read as a database.
+    """
+    tables = _names(connection, "table")
+    ours = {*TABLES, FORMER_MAPPINGS, FORMER_TASKS}
+    if tables and not tables & ours:
+        raise NotADatabase(
+            f"{path} holds the tables of another program ({', '.join(sorted(tables)[:4])}), "
+            "not of a hash equivalence server: name another file"
+        )
+    indexes = _names(connection, "index")
+    return not (
+        set(TABLES) <= tables
+        and set(CREATE_INDEXES) <= indexes
+        and not tables & {FORMER_MAPPINGS, FORMER_TASKS}
+        and not indexes & set(UNUSED_INDEXES)
+    )
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Create what is missing, carry over what is in tables of other eras, say what was done.
+
+    Raises:
+        sqlite3.Error: Something failed; the file is as it was.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        done = _migrate(connection, path)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    for line in done:
+        logger.warning("%s: %s", path, line)
+
+
+def _migrate(connection: sqlite3.Connection, path: str) -> list[str]:
+    tables = _names(connection, "table")
+    done = []
+    # Indexes of tables that are to be dropped go first: their names may be needed again.
+    unused = [name for name in UNUSED_INDEXES if name in _names(connection, "index")]
+    for name in unused:
+        connection.execute(f"DROP INDEX {name}")
+    for statement in (*CREATE_TABLES, *CREATE_INDEXES.values()):
+        connection.execute(statement)
+    for table, statements, era in (
+        (FORMER_MAPPINGS, _CARRY_MAPPINGS, "2021 to 2023"),
+        (FORMER_TASKS, _CARRY_TASKS, "2019 to 2021"),
+    ):
+        if table not in tables:
+            continue
+        rows = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        logger.warning("%s: carrying %d rows of %s over, please wait", path, rows, table)
+        for statement in statements:
+            connection.execute(statement)
+        done.append(
+            f"carried {rows} rows of {table} ({era}) over to {MAPPINGS} and {OUTHASHES}; "
+            "servers of that time can't read them any more"
+        )
+    if unused:
+        done.append(
+            f"dropped the superfluous {'indexes' if unused[1:] else 'index'} {', '.join(unused)}"
+        )
+    return done
+
+
+def _names(connection: sqlite3.Connection, kind: str) -> set[str]:
+    rows = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = ? AND name NOT LIKE 'sqlite~_%' ESCAPE '~'",
+        (kind,),
+    )
+    return {name for (name,) in rows}

@@ -1,0 +1,263 @@
+"""The embedded engine: one SQLite file; reads in the event loop, writes in one thread."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as Dictionary
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from hashserv.errors import StoreError
+from hashserv.model import (
+    CollectionStatus,
+    Condition,
+    Equivalent,
+    Mapping,
+    MappingKey,
+    Outhash,
+    Report,
+)
+from hashserv.store import sqlite_file, statements, transactions
+from hashserv.store.base import Freshness, Store
+from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES, applies, is_indexed
+from hashserv.store.transactions import Clock, Committed
+from hashserv.store.writer import Writer
+
+_Result = TypeVar("_Result")
+
+
+class SqliteStore(Store):
+    """A store in one SQLite file, which any release of the reference may have written.
+
+    Look-ups are answered in the event loop: a batch of a few hundred takes a millisecond or
+    two. Writing is done by one thread, counting, which takes long, by another. Create it inside
+    a running event loop.
+
+    Args:
+        path: The file; it is created if missing, and brought up to date.
+        durable: Whether what was acknowledged survives a loss of power; it always survives a
+            crash of the process.
+        writable: Whether to open it for writing; without, every method that writes fails.
+
+    Raises:
+        StoreError: The file can't be used; the message says why and what to do.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        durable: bool = True,
+        writable: bool = True,
+    ) -> None:
+        self._path = path
+        self._clock = Clock()
+        sqlite_file.prepare(path, writable=writable)
+        with self._explained():
+            self._reader = sqlite_file.connect(
+                path, writable=writable, busy=sqlite_file.READ_BUSY_SECONDS
+            )
+            self._counting = sqlite_file.connect(
+                path, writable=False, busy=sqlite_file.BUSY_SECONDS
+            )
+            self._read_version = self._data_version()
+            self._writer = self._open_writer(durable=durable) if writable else None
+        self._counter = ThreadPoolExecutor(1, "hashserv-counter")
+
+    # Freshness. The writer's connection tells the commits of other processes from our own, but
+    # only while it is not in use; meanwhile the reader's tells that there was a commit, not whose.
+
+    def freshness(self) -> Freshness:
+        if self._writer is not None and self._writer.busy:
+            same = self._data_version() == self._read_version
+            return Freshness.SAME if same else Freshness.UNSURE
+        return Freshness.CHANGED if self._foreign_change() else Freshness.SAME
+
+    def before_transaction(self) -> None:
+        """Note which version readers see; the writer calls this."""
+        self._read_version = self._data_version()
+        if self._foreign_change():
+            self.listener.mappings_removed()
+
+    def after_transaction(self, committed: Committed | None) -> None:
+        """Tell the listener what changed; the writer calls this."""
+        if self._foreign_change() or (committed is not None and committed.removed):
+            self.listener.mappings_removed()
+        if committed is not None and committed.added:
+            self.listener.mappings_added(committed.added)
+
+    def _foreign_change(self) -> bool:
+        if self._writer is not None:
+            return self._writer.foreign_change()
+        before, self._read_version = self._read_version, self._data_version()
+        return before != self._read_version
+
+    def _data_version(self) -> int:
+        version: int = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
+    # Looking up.
+
+    async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
+        found: list[str | None] = [None] * len(keys)
+        with self._explained():
+            for at, unihash, _ in transactions.each_method(self._reader, statements.LOOKUP, keys):
+                found[at] = unihash
+        return found
+
+    async def exists(self, unihashes: Sequence[str]) -> list[bool]:
+        found = [False] * len(unihashes)
+        parameters = {"hashes": transactions.as_json(unihashes)}
+        with self._explained():
+            for (at,) in self._reader.execute(statements.EXISTS, parameters):
+                found[at] = True
+        return found
+
+    async def task(self, key: MappingKey) -> Equivalent | None:
+        return self._equivalent(statements.TASK, key._asdict())
+
+    async def equivalent(self, method: str, outhash: str) -> Equivalent | None:
+        return self._equivalent(statements.EQUIVALENT, {"method": method, "outhash": outhash})
+
+    async def outhash(self, method: str, outhash: str) -> Outhash | None:
+        row = self._first(statements.OUTHASH, {"method": method, "outhash": outhash})
+        return None if row is None else Outhash(*row)
+
+    async def collection(self) -> CollectionStatus:
+        def count(connection: sqlite3.Connection) -> CollectionStatus:
+            mark = transactions.current_mark(connection)
+            parameters = {"mark": mark or ""}
+            kept, total = connection.execute(statements.COUNT_MARKED, parameters).fetchone()
+            return CollectionStatus(kept or 0, total - (kept or 0), mark)
+
+        return await self._count(count)
+
+    async def usage(self) -> Dictionary[str, int]:
+        def count(connection: sqlite3.Connection) -> dict[str, int]:
+            return {
+                table: connection.execute(statements.count(table)).fetchone()[0] for table in TABLES
+            }
+
+        return await self._count(count)
+
+    def _equivalent(self, statement: str, parameters: Dictionary[str, str]) -> Equivalent | None:
+        row = self._first(statement, parameters)
+        return None if row is None else Equivalent(Outhash(*row[:-2]), *row[-2:])
+
+    def _first(self, statement: str, parameters: Dictionary[str, str]) -> tuple[Any, ...] | None:
+        with self._explained():
+            row: tuple[Any, ...] | None = self._reader.execute(statement, parameters).fetchone()
+        return row
+
+    async def _count(self, count: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        loop = asyncio.get_running_loop()
+        with self._explained():
+            return await loop.run_in_executor(self._counter, count, self._counting)
+
+    # Reporting.
+
+    async def report(self, reports: Sequence[Report]) -> list[str]:
+        return await self._writing().report(reports)
+
+    async def add_mappings(self, mappings: Sequence[Mapping]) -> list[str]:
+        work = partial(transactions.add_mappings, mappings=mappings)
+        unihashes: list[str] = await self._writing().run(work)
+        return unihashes
+
+    # Removing and collecting.
+
+    async def remove(self, condition: Condition) -> int:
+        tables = [table for table in (MAPPINGS, OUTHASHES) if applies(condition, table)]
+        indexed = [table for table in tables if is_indexed(condition, table)]
+        work = partial(transactions.remove_indexed, condition=condition, tables=indexed)
+        removed: int = await self._writing().run(work)
+        for table in tables:
+            if table not in indexed:
+                delete = statements.delete_matching(table, statements.matching(condition))
+                removed += await self._in_slices(table, delete, condition)
+        return removed
+
+    async def mark(self, mark: str, conditions: Sequence[Condition]) -> list[int]:
+        work = partial(transactions.begin_marking, mark=mark, conditions=conditions)
+        counts: list[int | None] = await self._writing().run(work)
+        return [
+            await self._in_slices(
+                MAPPINGS,
+                statements.mark_matching(condition),
+                {**condition, "new_mark": mark},
+                only_during=mark,
+            )
+            if count is None
+            else count
+            for condition, count in zip(conditions, counts, strict=True)
+        ]
+
+    async def sweep(self, mark: str) -> int | None:
+        delete = statements.delete_matching(MAPPINGS, statements.UNMARKED)
+        removed = await self._in_slices(MAPPINGS, delete, {"mark": mark}, only_during=mark)
+        ended: bool = await self._writing().run(partial(transactions.end_collection, mark=mark))
+        return removed if ended else None
+
+    async def clean_unused(self, max_age: float) -> int:
+        delete = statements.delete_matching(OUTHASHES, statements.UNUSED)
+        return await self._in_slices(OUTHASHES, delete, {"age": f"-{max_age:f} seconds"})
+
+    async def _in_slices(
+        self,
+        table: str,
+        statement: str,
+        parameters: Dictionary[str, Any],
+        *,
+        only_during: str | None = None,
+    ) -> int:
+        """Run a statement over a whole table and return how many rows it changed.
+
+        Each slice is a transaction of its own, so that reports never wait for the whole.
+
+        Args:
+            table: Whose rows it is about.
+            statement: An UPDATE or DELETE that ends in a predicate.
+            parameters: Its parameters.
+            only_during: Stop when the collection of this mark is not, or no more, under way.
+        """
+        after = 0
+
+        def work(connection: sqlite3.Connection) -> Committed:
+            if only_during is not None and transactions.current_mark(connection) != only_during:
+                return Committed(None)
+            return transactions.run_slice(connection, table, statement, parameters, after)
+
+        changed = 0
+        while (progress := await self._writing().run(work)) is not None:
+            after, count = progress
+            changed += count
+        return changed
+
+    # Opening and closing.
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await self._writer.close()
+        self._counter.shutdown()
+        self._counting.close()
+        self._reader.close()
+
+    def _open_writer(self, *, durable: bool) -> Writer:
+        connection = sqlite_file.connect(self._path, writable=True, busy=sqlite_file.BUSY_SECONDS)
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+        report = partial(transactions.store_reports, clock=self._clock)
+        return Writer(connection, self._path, report=report, observer=self)
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise StoreError(f"{self._path} is open for reading only")
+        return self._writer
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise sqlite_file.explain(error, self._path) from error

@@ -1,0 +1,142 @@
+"""Open an SQLite file, and say in plain words what is wrong when that fails."""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from hashserv.errors import (
+    DatabaseCorrupt,
+    DatabaseFull,
+    DatabaseLocked,
+    DatabaseReadOnly,
+    NotADatabase,
+    StoreError,
+)
+from hashserv.store import migrations
+
+BUSY_SECONDS: Final = 5.0
+"""How long a writer waits for another process to let go of the file."""
+
+READ_BUSY_SECONDS: Final = 1.0
+"""How long a reader in the event loop waits; in WAL mode it only ever does while another process
+recovers the file after a crash."""
+
+PAGE_CACHE_KIB: Final = 32 * 1024
+"""Memory for database pages, for each connection that is open for long."""
+
+_MAP_BYTES: Final = 16 * 1024**3
+"""How much of the file may be mapped into memory: address space, not memory."""
+
+
+def connect(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
+    """Open a connection to a file, in autocommit mode.
+
+    Args:
+        path: The file, which is created if `writable` and missing.
+        writable: Whether to open it for writing.
+        busy: Seconds to wait for a lock.
+
+    Raises:
+        sqlite3.Error: It can't be opened.
+    """
+    mode = "rwc" if writable else "ro"
+    connection = sqlite3.connect(
+        f"file:{quote(str(Path(path).absolute()))}?mode={mode}",
+        uri=True,
+        timeout=busy,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
+    connection.execute(f"PRAGMA mmap_size = {_MAP_BYTES}")
+    return connection
+
+
+def prepare(path: str, *, writable: bool) -> None:
+    """Check a file, and bring it to WAL mode and today's tables where that is needed.
+
+    What can't be used is left as it was.
+
+    Raises:
+        StoreError: The file can't be used; the message says why and what to do.
+    """
+    _check_place(path)
+    existed = Path(path).exists()
+    try:
+        connection = connect(path, writable=writable, busy=BUSY_SECONDS)
+        try:
+            if not migrations.inspect(connection, path):
+                return
+            if not writable:
+                raise DatabaseReadOnly(
+                    f"{path} was written by an older server and must be brought up to date: "
+                    "start once without --read-only, with permission to write the file"
+                )
+            _use_wal(connection, path)
+            migrations.migrate(connection, path)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        _remove_if_new(path, existed=existed)
+        raise explain(error, path) from error
+
+
+def is_writable(path: str) -> bool:
+    """Tell whether a file, or the place where it would be, may be written."""
+    from os import W_OK, access
+
+    place = Path(path)
+    return access(place.parent, W_OK) and (not place.exists() or access(place, W_OK))
+
+
+def explain(error: sqlite3.Error, path: str) -> StoreError:
+    """Return an SQLite error as one of ours, in words that name the cause and the cure."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    match code & 0xFF:  # the upper bits say more than is needed here
+        case sqlite3.SQLITE_NOTADB:
+            return NotADatabase(f"{path} is not an SQLite database: name another file")
+        case sqlite3.SQLITE_CORRUPT:
+            return DatabaseCorrupt(
+                f"{path} is damaged ({error}): restore it from a backup, or save what can be "
+                f"saved with: sqlite3 {path} .recover"
+            )
+        case sqlite3.SQLITE_FULL:
+            return DatabaseFull(f"No space left for {path}: free some on its disk")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return DatabaseReadOnly(
+                f"{path} can't be written: check the permissions of the file and its directory"
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return DatabaseLocked(
+                f"{path} is locked by another process: stop it, or wait until it is done"
+            )
+        case sqlite3.SQLITE_CANTOPEN:
+            return DatabaseReadOnly(
+                f"{path} can't be opened: check the permissions of the file and its directory"
+            )
+    return StoreError(f"{path}: {error}")
+
+
+def _check_place(path: str) -> None:
+    place = Path(path)
+    if place.is_dir():
+        raise StoreError(f"{path} is a directory: name a file in it")
+    if not place.parent.is_dir():
+        raise StoreError(f"The directory {place.parent} of the database does not exist: create it")
+
+
+def _use_wal(connection: sqlite3.Connection, path: str) -> None:
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise StoreError(
+            f"{path} can't be put into WAL mode: its file system lacks the locks or shared memory "
+            "for that (NFS does); keep the database on a local disk"
+        )
+
+
+def _remove_if_new(path: str, *, existed: bool) -> None:
+    """Leave nothing behind where there was nothing."""
+    place = Path(path)
+    if not existed and place.exists() and place.stat().st_size == 0:
+        place.unlink()

@@ -1,0 +1,123 @@
+"""Every SQL statement of the embedded engine, once.
+
+A batch of keys goes in as one JSON array, so that a batch of any size is one prepared statement
+and one release of the interpreter lock. Two traps of SQLite's planner are sprung here for good
+(a test reads ``EXPLAIN QUERY PLAN`` of each): without ``CROSS JOIN`` it may scan the table for
+each key, and for a list of outhashes it takes the unique index by method alone, unless told to
+use ``outhash_lookup_v3``.
+"""
+
+from typing import Final
+
+from hashserv.model import Condition
+from hashserv.store.schema import COLUMNS, CONFIG, MAPPINGS, OUTHASHES
+
+_OUTHASH_COLUMNS: Final = ", ".join(f"o.{column}" for column in ("id", *COLUMNS[OUTHASHES]))
+_JOINED: Final = (
+    f"{OUTHASHES} AS o CROSS JOIN {MAPPINGS} AS m "
+    "ON m.method = o.method AND m.taskhash = o.taskhash"
+)
+
+LOOKUP: Final = f"""
+    SELECT k.key, m.unihash, m.gc_mark FROM json_each(:hashes) AS k
+    CROSS JOIN {MAPPINGS} AS m ON m.method = :method AND m.taskhash = k.value
+"""
+
+EXISTS: Final = f"""
+    SELECT k.key FROM json_each(:hashes) AS k
+    WHERE EXISTS (SELECT 1 FROM {MAPPINGS} AS m WHERE m.unihash = k.value)
+"""
+
+TASK: Final = f"""
+    SELECT {_OUTHASH_COLUMNS}, m.unihash, m.gc_mark FROM {_JOINED}
+    WHERE o.method = :method AND o.taskhash = :taskhash
+    ORDER BY o.created, o.id LIMIT 1
+"""
+
+EQUIVALENT: Final = f"""
+    SELECT {_OUTHASH_COLUMNS}, m.unihash, m.gc_mark FROM {_JOINED}
+    WHERE o.method = :method AND o.outhash = :outhash
+    ORDER BY o.created, o.id LIMIT 1
+"""
+
+OUTHASH: Final = f"""
+    SELECT {_OUTHASH_COLUMNS} FROM {OUTHASHES} AS o
+    WHERE o.method = :method AND o.outhash = :outhash
+    ORDER BY o.created, o.id LIMIT 1
+"""
+
+OUTHASHES_OF_TASKS: Final = f"""
+    SELECT k.key, o.outhash FROM json_each(:hashes) AS k
+    CROSS JOIN {OUTHASHES} AS o ON o.method = :method AND o.taskhash = k.value
+"""
+
+OLDEST_EQUIVALENTS: Final = f"""
+    SELECT c.key, o.created, m.unihash
+    FROM (
+        SELECT k.key AS key, (
+            SELECT o.id FROM {OUTHASHES} AS o INDEXED BY outhash_lookup_v3
+            CROSS JOIN {MAPPINGS} AS m ON m.method = o.method AND m.taskhash = o.taskhash
+            WHERE o.method = :method AND o.outhash = k.value
+            ORDER BY o.created, o.id LIMIT 1
+        ) AS oldest FROM json_each(:hashes) AS k
+    ) AS c
+    CROSS JOIN {_JOINED} WHERE o.id = c.oldest
+"""
+
+REMARK: Final = f"UPDATE {MAPPINGS} SET gc_mark = ? WHERE method = ? AND taskhash = ?"
+
+CURRENT_MARK: Final = f"SELECT value FROM {CONFIG} WHERE name = 'gc-mark'"
+SET_CURRENT_MARK: Final = (
+    f"INSERT INTO {CONFIG} (name, value) VALUES ('gc-mark', ?) "
+    "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+
+COUNT_MARKED: Final = f"SELECT sum(gc_mark = :mark), count(*) FROM {MAPPINGS}"
+
+UNMARKED: Final = "gc_mark != :mark"
+UNUSED: Final = f"""
+    CASE WHEN created LIKE '%+__:__' THEN julianday(created) ELSE julianday(created, 'utc') END
+    < julianday('now', :age)
+    AND NOT EXISTS (
+        SELECT 1 FROM {MAPPINGS} AS m
+        WHERE m.method = {OUTHASHES}.method AND m.taskhash = {OUTHASHES}.taskhash
+    )
+"""
+"""Until 2023 `created` was local time without a zone; since then it is UTC with one."""
+
+
+def insert(table: str, rows: int) -> str:
+    """Return the statement that inserts so many rows, given as one flat list of values."""
+    row = f"({', '.join('?' * len(COLUMNS[table]))})"
+    return f"INSERT INTO {table} ({', '.join(COLUMNS[table])}) VALUES {', '.join([row] * rows)}"
+
+
+def count(table: str) -> str:
+    """Return the statement that counts a table's rows."""
+    return f"SELECT count(*) FROM {table}"
+
+
+def matching(condition: Condition) -> str:
+    """Return the predicate of a condition; its values are parameters of the columns' names."""
+    return " AND ".join(f'"{column}" = :{column}' for column in condition)
+
+
+def mark_matching(condition: Condition) -> str:
+    """Return the statement that marks the mappings that a condition matches."""
+    return f"UPDATE {MAPPINGS} SET gc_mark = :new_mark WHERE {matching(condition)}"
+
+
+def delete_matching(table: str, predicate: str) -> str:
+    """Return the statement that deletes what a predicate matches."""
+    return f"DELETE FROM {table} WHERE {predicate}"
+
+
+def slice_end(table: str) -> str:
+    """Return the statement that finds the last id of the next slice of a table."""
+    next_ids = f"SELECT id FROM {table} WHERE id > :after ORDER BY id LIMIT :rows"
+    return f"SELECT max(id) FROM ({next_ids})"
+
+
+def within_slice(statement: str) -> str:
+    """Limit a statement that ends in a predicate to the slice between two ids."""
+    return f"{statement} AND id > :after AND id <= :end"

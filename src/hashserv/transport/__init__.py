@@ -1,0 +1,1 @@
+"""The ends of connections: sockets to listen on, and streams for clients."""

@@ -1,0 +1,1 @@
+"""The OEHASHEQUIV protocol without I/O: framing, handshake, commands, both roles."""

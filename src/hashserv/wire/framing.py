@@ -1,0 +1,163 @@
+"""Bytes to lines and messages, and back (PROTOCOL.md §3). No I/O.
+
+A *line* ends with a line feed. A *message* is JSON text: one line, or, where the text is long,
+the line ``{"chunk-stream": null}``, pieces of the text as lines, and an empty line.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from hashserv.errors import ProtocolError
+
+DEFAULT_MAX_CHUNK: Final = 32768
+"""From `DEFAULT_MAX_CHUNK - 1` characters on, a message is sent in chunks."""
+
+DEFAULT_MAX_LINE: Final = 262_144
+"""Bytes in a line. A chunk of 32,767 characters has at most 131,068 in UTF-8, so this leaves room;
+the reference gives up at 65,536."""
+
+DEFAULT_MAX_MESSAGE: Final = 64 * 1024 * 1024
+"""Bytes in a message, all its chunks together."""
+
+CHUNK_START: Final = b'{"chunk-stream": null}'
+
+
+class LineBuffer:
+    """Cut incoming bytes into lines, whatever pieces they arrive in.
+
+    Args:
+        max_line: How many bytes a line may have without its line feed.
+    """
+
+    __slots__ = ("_max_line", "_partial")
+
+    def __init__(self, max_line: int = DEFAULT_MAX_LINE) -> None:
+        self._max_line = max_line
+        self._partial = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes as they arrived and return the lines now complete, without line feeds.
+
+        Raises:
+            ProtocolError: A line is longer than the limit, complete or not.
+        """
+        if self._partial:
+            if b"\n" not in data:
+                self._partial += data
+                self._check_partial()
+                return []
+            self._partial += data
+            data = bytes(self._partial)
+            self._partial.clear()
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if rest:
+            self._partial += rest
+            self._check_partial()
+        # Nothing in so few bytes can be too long, so the common case looks at no line.
+        if len(data) > self._max_line and any(len(line) > self._max_line for line in lines):
+            self._refuse()
+        return lines
+
+    def __len__(self) -> int:
+        """How many bytes of an incomplete line are held."""
+        return len(self._partial)
+
+    def _check_partial(self) -> None:
+        if len(self._partial) > self._max_line:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise ProtocolError(f"a line is longer than {self._max_line} bytes")
+
+
+class MessageBuffer:
+    """Put the chunks of a message together.
+
+    Args:
+        max_message: How many bytes the whole message may have.
+    """
+
+    __slots__ = ("_max_message", "_pieces", "_size")
+
+    def __init__(self, max_message: int = DEFAULT_MAX_MESSAGE) -> None:
+        self._max_message = max_message
+        self._pieces: list[bytes] | None = None
+        self._size = 0
+
+    @property
+    def collecting(self) -> bool:
+        """Whether a chunked message has begun and not ended."""
+        return self._pieces is not None
+
+    def start(self) -> None:
+        """Begin a chunked message: the peer sent `CHUNK_START`."""
+        self._pieces = []
+        self._size = 0
+
+    def add(self, piece: bytes) -> bytes | None:
+        """Take the next line of a chunked message and return the whole text if it was the last.
+
+        Only a carriage return is stripped from a piece: white space at the end of a piece is
+        part of the message.
+
+        Raises:
+            ProtocolError: The message is longer than the limit.
+        """
+        if self._pieces is None:
+            raise RuntimeError("start() comes first")
+        piece = piece.removesuffix(b"\r")
+        if not piece:
+            text = b"".join(self._pieces)
+            self._pieces = None
+            return text
+        self._size += len(piece)
+        if self._size > self._max_message:
+            raise ProtocolError(f"a message is longer than {self._max_message} bytes")
+        self._pieces.append(piece)
+        return None
+
+
+def is_chunk_start(line: bytes) -> bool:
+    """Tell whether a line announces a chunked message, in any JSON spelling."""
+    if line == CHUNK_START:
+        return True
+    if b"chunk-stream" not in line or len(line) > 2 * len(CHUNK_START):
+        return False
+    try:
+        message = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return isinstance(message, dict) and next(iter(message), None) == "chunk-stream"
+
+
+def encode_message(message: object, *, max_chunk: int | None = DEFAULT_MAX_CHUNK) -> bytes:
+    """Return the bytes of a message: one line, or chunks if its text is long.
+
+    Args:
+        message: What JSON can hold.
+        max_chunk: From `max_chunk - 1` characters on, chunks are sent; `None` (protocol 1.0,
+            WebSocket) never sends chunks.
+    """
+    text = msgspec.json.encode(message)
+    if max_chunk is None or len(text) < max_chunk - 1:
+        return text + b"\n"
+    # Chunks are ASCII, as the reference sends them: its reader gives up at 64 KiB a line, and
+    # 32,767 characters of UTF-8 may be twice that.
+    return b"\n".join([CHUNK_START, *_pieces(json.dumps(message).encode(), max_chunk - 1), b"\n"])
+
+
+def _pieces(text: bytes, size: int) -> Iterator[bytes]:
+    """Cut ASCII text into pieces of at most `size`, none with a space at its end if it can be.
+
+    The reference strips trailing white space off each piece, spaces of the message included.
+    """
+    start = 0
+    while start < len(text):
+        piece = text[start : start + size]
+        piece = piece.rstrip(b" ") or piece
+        yield piece
+        start += len(piece)

@@ -1,0 +1,193 @@
+"""The server's role in the protocol (PROTOCOL.md §3-6): bytes in, events out. No I/O.
+
+The states and what leads from one to the other::
+
+    HANDSHAKE ── empty line ──> MESSAGES ── get-stream, exists-stream, gc-mark-stream ──> STREAM
+                                    ^                                                       |
+                                    └───────────────── END or an empty line ────────────────┘
+
+and from any of them, on what can't be understood, to CLOSED.
+"""
+
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+from hashserv.errors import InvokeError, ProtocolError
+from hashserv.wire.commands import Command, ExistsStream, GcMarkStream, GetStream, decode_request
+from hashserv.wire.framing import (
+    DEFAULT_MAX_LINE,
+    DEFAULT_MAX_MESSAGE,
+    LineBuffer,
+    MessageBuffer,
+    encode_message,
+    is_chunk_start,
+)
+from hashserv.wire.handshake import Greeting, Handshake, encode_headers
+
+STREAM_OK: Final = encode_message("ok")
+"""What answers a request for a stream mode."""
+
+STREAM_END_OK: Final = b"ok\n"
+"""What answers the end of a stream mode."""
+
+END: Final = b"END"
+_EMPTY: Final = b""
+
+
+class Request(NamedTuple):
+    """A request; the caller answers it with `ServerWire.encode`."""
+
+    command: Command
+
+
+class StreamLines(NamedTuple):
+    """Lines of a stream mode, as many as there were; each must be answered, in order.
+
+    White space at the end of each is stripped; what they mean is for the mode to tell.
+    """
+
+    mode: type[Command]
+    lines: list[bytes]
+
+
+class StreamEnd(NamedTuple):
+    """A stream mode has ended; the caller answers `STREAM_END_OK`."""
+
+
+class Refused(NamedTuple):
+    """A request that can't be understood; the caller answers the error and closes."""
+
+    error: InvokeError
+
+
+class Broken(NamedTuple):
+    """The peer broke the protocol; the caller closes without an answer."""
+
+    error: ProtocolError
+
+
+Event = Greeting | Request | StreamLines | StreamEnd | Refused | Broken
+
+
+class _State(Enum):
+    HANDSHAKE = auto()
+    MESSAGES = auto()
+    STREAM = auto()
+    CLOSED = auto()
+
+
+STREAM_MODES: Final = (GetStream, ExistsStream, GcMarkStream)
+
+
+class ServerWire:
+    """One connection's protocol state on the server.
+
+    Args:
+        max_line: How many bytes a line may have.
+        max_message: How many bytes a message may have.
+    """
+
+    __slots__ = ("_has_chunks", "_lines", "_message", "_mode", "_opening", "_state")
+
+    def __init__(
+        self, *, max_line: int = DEFAULT_MAX_LINE, max_message: int = DEFAULT_MAX_MESSAGE
+    ) -> None:
+        self._lines = LineBuffer(max_line)
+        self._message = MessageBuffer(max_message)
+        self._state = _State.HANDSHAKE
+        self._opening: Handshake | None = Handshake()
+        self._mode: type[Command] = GetStream
+        self._has_chunks = True
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take bytes as they arrived and return what they complete, in order.
+
+        After `Refused` or `Broken` nothing follows, whatever is fed.
+        """
+        if self._state is _State.CLOSED:
+            return []
+        try:
+            lines = self._lines.feed(data)
+        except ProtocolError as error:
+            self._state = _State.CLOSED
+            return [Broken(error)]
+        if self._state is _State.STREAM:  # the common case: nothing but lines of the mode
+            lines = list(map(bytes.rstrip, lines))
+            if END not in lines and _EMPTY not in lines:
+                return [StreamLines(self._mode, lines)] if lines else []
+        return self._read(lines)
+
+    def encode(self, reply: object) -> bytes:
+        """Return the bytes of a reply to a `Request`, or of an error."""
+        return encode_message(reply) if self._has_chunks else encode_message(reply, max_chunk=None)
+
+    def _read(self, lines: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        at = 0
+        while at < len(lines) and self._state is not _State.CLOSED:
+            if self._state is _State.STREAM:
+                at = self._read_stream(lines, at, events)
+                continue
+            event = self._read_line(lines[at])
+            at += 1
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _read_stream(self, lines: list[bytes], at: int, events: list[Event]) -> int:
+        """Take the lines of the mode from `at` on, up to its end, and return where to go on."""
+        run: list[bytes] = []
+        for line in map(bytes.rstrip, lines[at:]):
+            at += 1
+            if line in (END, _EMPTY):
+                self._state = _State.MESSAGES
+                break
+            run.append(line)
+        if run:
+            events.append(StreamLines(self._mode, run))
+        if self._state is _State.MESSAGES:
+            events.append(StreamEnd())
+        return at
+
+    def _read_line(self, line: bytes) -> Event | None:
+        try:
+            if self._opening is not None:
+                return self._read_handshake(self._opening, line)
+            if self._message.collecting:
+                text = self._message.add(line)
+                return None if text is None else self._read_message(text)
+            if is_chunk_start(line):
+                self._message.start()
+                return None
+            return self._read_message(line)
+        except InvokeError as error:
+            self._state = _State.CLOSED
+            return Refused(error)
+        except ProtocolError as error:
+            self._state = _State.CLOSED
+            return Broken(error)
+
+    def _read_handshake(self, opening: Handshake, line: bytes) -> Greeting | None:
+        greeting = opening.add(line)
+        if greeting is not None:
+            self._opening = None
+            self._has_chunks = greeting.has_chunks
+            self._state = _State.MESSAGES
+        return greeting
+
+    def _read_message(self, text: bytes) -> Request:
+        command = decode_request(text)
+        if isinstance(command, STREAM_MODES):
+            self._mode = type(command)
+            self._state = _State.STREAM
+        return Request(command)
+
+
+def encode_server_headers(greeting: Greeting) -> bytes:
+    """Return what the server sends after a greeting: nothing, or its header lines."""
+    return encode_headers({}) if greeting.needs_headers else b""
+
+
+def encode_error(error: Exception) -> dict[str, dict[str, str]]:
+    """Return the message that tells a client of an error (PROTOCOL.md §5)."""
+    return {"invoke-error": {"message": str(error)}}

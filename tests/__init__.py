@@ -1,0 +1,1 @@
+"""The tests. They mirror the sources; beside those, `contract`, `replay` and `interop`."""

@@ -1,0 +1,56 @@
+"""Fixtures for all tests."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ServerProcess
+
+StartServer = Callable[..., ServerProcess]
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A directory whose name is short enough for a socket file of the kernel's 108 bytes."""
+    directory = Path(tempfile.mkdtemp(prefix="hs-"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def start_server(short_tmp: Path) -> Iterator[StartServer]:
+    """Start servers that end with the test; `start_server(*flags, bind=..., database=...)`."""
+    started: list[ServerProcess] = []
+
+    def start(
+        *arguments: str,
+        bind: str | None = None,
+        database: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> ServerProcess:
+        directory = short_tmp / str(len(started))
+        directory.mkdir()
+        server = ServerProcess(
+            directory, *arguments, bind=bind, database=database, environment=environment
+        )
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> ServerProcess:
+    """A server on a Unix socket with an empty database."""
+    return start_server()
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def any_server(request: pytest.FixtureRequest, start_server: StartServer) -> ServerProcess:
+    """A server with an empty database, over each transport."""
+    return start_server(bind="127.0.0.1:0" if request.param == "tcp" else None)
