@@ -21,6 +21,7 @@ from hashserv.model import (
 )
 from hashserv.store import sqlite_file, statements, transactions
 from hashserv.store.base import Freshness, Store
+from hashserv.store.checkpoint import Checkpointer
 from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES, applies, is_indexed
 from hashserv.store.transactions import Clock, Committed
 from hashserv.store.writer import Writer
@@ -247,8 +248,16 @@ class SqliteStore(Store):
     def _open_writer(self, *, durable: bool) -> Writer:
         connection = sqlite_file.connect(self._path, writable=True, busy=sqlite_file.BUSY_SECONDS)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-        report = partial(transactions.store_reports, clock=self._clock)
-        return Writer(connection, self._path, report=report, observer=self)
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # the checkpointer's work
+        return Writer(
+            connection,
+            self._path,
+            report=partial(transactions.store_reports, clock=self._clock),
+            observer=self,
+            checkpointer=Checkpointer(
+                sqlite_file.connect(self._path, writable=True, busy=sqlite_file.BUSY_SECONDS)
+            ),
+        )
 
     def _writing(self) -> Writer:
         if self._writer is None:

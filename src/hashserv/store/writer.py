@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from hashserv.model import Report
+from hashserv.store.checkpoint import Checkpointer, restart_log
 from hashserv.store.sqlite_file import explain
 from hashserv.store.transactions import Committed
 
@@ -62,6 +63,7 @@ class Writer:
         path: Names the file in errors.
         report: Stores a group of reports; its result is a list, an item for each report.
         observer: Is told of each transaction.
+        checkpointer: Keeps the log short; closed together with the writer.
     """
 
     def __init__(
@@ -71,15 +73,18 @@ class Writer:
         *,
         report: Callable[[sqlite3.Connection, Sequence[Report]], Committed],
         observer: Observer,
+        checkpointer: Checkpointer,
     ) -> None:
         self._connection = connection
         self._path = path
         self._report = report
         self._observer = observer
+        self._checkpointer = checkpointer
         self._thread = ThreadPoolExecutor(1, "hashserv-writer")
         self._waiting: deque[_Pending] = deque()
         self._arrived = asyncio.Event()
         self._version = self._data_version()
+        self._changes = connection.total_changes
         self._closing = False
         self.busy = False
         """Whether a transaction runs, or has run and is not acknowledged yet."""
@@ -121,6 +126,7 @@ class Writer:
         self._arrived.set()
         await self._task
         loop = asyncio.get_running_loop()
+        await self._checkpointer.close()
         await loop.run_in_executor(self._thread, self._connection.close)
         self._thread.shutdown()
 
@@ -151,6 +157,7 @@ class Writer:
                 for pending in group:
                     pending.fail(told)
             self.busy = False
+            self._checkpointer.wrote(self._rows_written())
             self._observer.after_transaction(committed)
             if committed is not None:
                 _answer(group, committed.result)
@@ -168,6 +175,9 @@ class Writer:
     def _transact(self, group: list[_Pending]) -> Committed:
         """Run one transaction, in the writer's thread."""
         connection = self._connection
+        if self._checkpointer.overdue:
+            self._checkpointer.overdue = False
+            restart_log(connection)
         connection.execute("BEGIN IMMEDIATE")
         try:
             if group[0].work is not None:
@@ -182,6 +192,10 @@ class Writer:
                     connection.execute("ROLLBACK")
             raise
         return committed
+
+    def _rows_written(self) -> int:
+        before, self._changes = self._changes, self._connection.total_changes
+        return self._changes - before
 
     def _data_version(self) -> int:
         version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]

@@ -1,0 +1,373 @@
+"""The client of a hash equivalence server, for callers in an event loop (INTERFACES.md §1)."""
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from hashserv.address import Address, TcpAddress, UnixAddress, WebSocketAddress, parse_address
+from hashserv.client.aio_connection import AsyncConnection
+from hashserv.client.batch import Window, encode_existences, encode_lookups, mark_encoder
+from hashserv.errors import AddressError, ClientError, ConnectionClosedError, ProtocolError
+from hashserv.wire.framing import DEFAULT_MAX_CHUNK
+
+logger = logging.getLogger("hashserv.client")
+
+DEFAULT_TIMEOUT: Final = 30.0
+"""Seconds that a reply may take."""
+
+REPEATS: Final = 3
+"""How often a call is repeated without progress before it fails (PROTOCOL.md §10)."""
+
+CONNECT_UNIX_AT_ONCE: Final[bool] = False
+"""Whether `connect_unix` connects, so that BitBake learns early of a server that isn't there."""
+
+_BROKEN: Final = (OSError, ConnectionClosedError, ProtocolError)
+
+
+class AsyncClient:
+    """A client; it connects on first use, and again when a connection breaks.
+
+    Calls on a broken connection are repeated up to three times on new ones, then they raise
+    `ConnectionError`. What the server refuses raises `InvokeError` with its words, and is not
+    repeated. One call at a time: a client is for one task or thread.
+
+    A reply may take `timeout` seconds, negative or `None` for any time; but commands that read or
+    change whole tables (`remove`, `clean_unused`, `gc_mark`, `gc_mark_stream`, `gc_sweep`,
+    `gc_status`, `get_db_usage`) and `backfill_wait` take as long as they need, and TCP keep-alive
+    finds a server that is gone.
+
+    Args:
+        username: Who to log in as, once connected.
+        password: That user's token.
+    """
+
+    def __init__(self, username: str | None = None, password: str | None = None) -> None:
+        self.username = username
+        self.password = password
+        self.max_chunk = DEFAULT_MAX_CHUNK
+        self.timeout: float | None = DEFAULT_TIMEOUT
+        self._address: Address | None = None
+        self._connection: AsyncConnection | None = None
+
+    @classmethod
+    async def open(
+        cls, address: str, username: str | None = None, password: str | None = None
+    ) -> Self:
+        """Return a client for an address as people write it (PROTOCOL.md §2).
+
+        Raises:
+            AddressError: It can't be understood.
+            OSError: A Unix socket that is connected to at once, and nobody listens there.
+        """
+        client = cls(username, password)
+        match parse_address(address):
+            case UnixAddress(path):
+                await client.connect_unix(path)
+            case TcpAddress(host, port):
+                await client.connect_tcp(host, port)
+            case WebSocketAddress(uri):
+                await client.connect_websocket(uri)
+        return client
+
+    # Connecting.
+
+    async def connect_tcp(self, host: str, port: int) -> None:
+        """Use a TCP server from now on."""
+        await self.disconnect()
+        self._address = TcpAddress(host, port)
+
+    async def connect_unix(self, path: str) -> None:
+        """Use a server at a Unix socket from now on; the path may be relative, and long.
+
+        Raises:
+            OSError: The client connects at once, and nobody listens there.
+        """
+        await self.disconnect()
+        self._address = UnixAddress(path)
+        if CONNECT_UNIX_AT_ONCE:
+            await self._connected()
+
+    async def connect_websocket(self, uri: str) -> None:
+        """Use a WebSocket server from now on.
+
+        Raises:
+            AddressError: Always; there is no WebSocket end yet.
+        """
+        raise AddressError(f"Connecting to {uri} is not supported: use HOST:PORT or unix://PATH")
+
+    async def disconnect(self) -> None:
+        """Close the connection; the next call makes a new one. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close the connection. Idempotent."""
+        await self.disconnect()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # Looking up.
+
+    async def get_unihash(self, method: str, taskhash: str) -> str | None:
+        """Return the unihash of a taskhash, `None` when unknown."""
+        return (await self.get_unihash_batch([(method, taskhash)]))[0]
+
+    async def get_unihash_batch(self, args: Iterable[tuple[str, str]]) -> list[str | None]:
+        """Return the unihashes of many methods and taskhashes, in order, `None` when unknown."""
+        unihashes: list[str | None] = []
+        async for replies in self._stream("get-stream", Window(args, encode_lookups)):
+            unihashes += [reply or None for reply in replies]
+        return unihashes
+
+    async def get_unihash_stream(
+        self, args: Iterable[tuple[str, str]]
+    ) -> AsyncIterator[str | None]:
+        """Yield the unihashes of methods and taskhashes, in order, `None` when unknown.
+
+        Nothing is held but what is in flight, so there may be any number of them.
+        """
+        async for replies in self._stream("get-stream", Window(args, encode_lookups)):
+            for reply in replies:
+                yield reply or None
+
+    async def unihash_exists(self, unihash: str) -> bool:
+        """Tell whether any mapping has a unihash."""
+        return (await self.unihash_exists_batch([unihash]))[0]
+
+    async def unihash_exists_batch(self, unihashes: Iterable[str]) -> list[bool]:
+        """Tell of many unihashes, in order, whether any mapping has them."""
+        existences: list[bool] = []
+        async for replies in self._stream("exists-stream", Window(unihashes, encode_existences)):
+            existences += [reply == "true" for reply in replies]
+        return existences
+
+    async def get_taskhash(
+        self,
+        method: str,
+        taskhash: str,
+        all_properties: bool = False,  # noqa: FBT001, FBT002 - the reference's signature
+    ) -> dict[str, Any] | None:
+        """Return the mapping of a taskhash, `None` when unknown.
+
+        Args:
+            method: Its method.
+            taskhash: The taskhash.
+            all_properties: Whether to return all columns of its outhash row, too.
+        """
+        arguments = {"taskhash": taskhash, "method": method, "all": all_properties}
+        return await self._invoke("get", arguments)
+
+    async def get_outhash(
+        self,
+        method: str,
+        outhash: str,
+        taskhash: str,
+        with_unihash: bool = True,  # noqa: FBT001, FBT002 - the reference's signature
+    ) -> dict[str, Any] | None:
+        """Return the oldest row of an outhash, `None` when there is none.
+
+        Args:
+            method: Its method.
+            outhash: The outhash.
+            taskhash: What an upstream server is told when it is asked.
+            with_unihash: Whether only a row that has a mapping counts, which is returned too.
+        """
+        arguments = {
+            "outhash": outhash,
+            "taskhash": taskhash,
+            "method": method,
+            "with_unihash": with_unihash,
+        }
+        return await self._invoke("get-outhash", arguments)
+
+    # Reporting.
+
+    async def report_unihash(
+        self,
+        taskhash: str,
+        method: str,
+        outhash: str,
+        unihash: str,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Report what a task produced, and return the mapping that now holds (PROTOCOL.md §8.1).
+
+        Args:
+            taskhash: The task.
+            method: How its outhash was made.
+            outhash: What it produced.
+            unihash: The name proposed for that.
+            extra: Other columns: owner, PN, PV, PR, task, outhash_siginfo.
+        """
+        report = {**(extra or {}), "taskhash": taskhash, "method": method}
+        return await self._invoke("report", {**report, "outhash": outhash, "unihash": unihash})
+
+    async def report_unihash_equiv(
+        self,
+        taskhash: str,
+        method: str,
+        unihash: str,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Report that a task has a unihash that is known, and return the mapping that now holds.
+
+        Args:
+            taskhash: The task.
+            method: How its outhash was made.
+            unihash: The unihash.
+            extra: More arguments, which servers ignore today.
+        """
+        report = {**(extra or {}), "taskhash": taskhash, "method": method, "unihash": unihash}
+        return await self._invoke("report-equiv", report)
+
+    # The server.
+
+    async def ping(self) -> dict[str, Any]:
+        """Ask whether the server is alive."""
+        return await self._invoke("ping", {})
+
+    async def get_stats(self) -> dict[str, Any]:
+        """Return the request statistics; times are in seconds."""
+        return await self._invoke("get-stats", None)
+
+    async def reset_stats(self) -> dict[str, Any]:
+        """Return the request statistics and start them anew."""
+        return await self._invoke("reset-stats", None)
+
+    async def backfill_wait(self) -> int:
+        """Wait until all copies from the upstream are stored, and return how many were queued."""
+        tasks: int = (await self._invoke("backfill-wait", None, patient=True))["tasks"]
+        return tasks
+
+    # The database.
+
+    async def remove(self, where: Mapping[str, str | None]) -> dict[str, Any]:
+        """Remove the rows that match a condition, and return their ``count``."""
+        return await self._invoke("remove", {"where": where}, patient=True)
+
+    async def clean_unused(self, max_age: float) -> dict[str, Any]:
+        """Remove outhash rows older than `max_age` seconds with no mapping; return ``count``."""
+        return await self._invoke("clean-unused", {"max_age_seconds": max_age}, patient=True)
+
+    async def get_db_usage(self) -> dict[str, dict[str, int]]:
+        """Return how many ``rows`` each table has."""
+        usage: dict[str, dict[str, int]] = (await self._invoke("get-db-usage", {}, patient=True))[
+            "usage"
+        ]
+        return usage
+
+    async def get_db_query_columns(self) -> list[str]:
+        """Return the columns that a condition may name."""
+        columns: list[str] = (await self._invoke("get-db-query-columns", {}))["columns"]
+        return columns
+
+    async def gc_status(self) -> dict[str, Any]:
+        """Return how many mappings the collection would ``keep`` and ``remove``, and its ``mark``."""
+        return await self._invoke("gc-status", {}, patient=True)
+
+    async def gc_mark(self, mark: str, where: Mapping[str, str | None]) -> dict[str, Any]:
+        """Mark the mappings that match a condition to be kept, and return their ``count``."""
+        return await self._invoke("gc-mark", {"mark": mark, "where": where}, patient=True)
+
+    async def gc_mark_stream(self, mark: str, rows: Iterable[str]) -> dict[str, Any]:
+        """Mark mappings to be kept, many conditions at once, and return ``count`` of all.
+
+        Args:
+            mark: The collection's mark.
+            rows: Conditions as lines of text, ``column value column value …``.
+
+        Raises:
+            ClientError: A row is not made of columns and values.
+        """
+        count = 0
+        window = Window(rows, mark_encoder(mark))
+        async for replies in self._stream("gc-mark-stream", window, patient=True):
+            count += sum(msgspec.json.decode(reply)["count"] for reply in replies)
+        return {"count": count}
+
+    async def gc_sweep(self, mark: str) -> dict[str, Any]:
+        """Remove what the collection has not marked, and end it; return ``count``."""
+        return await self._invoke("gc-sweep", {"mark": mark}, patient=True)
+
+    # What all calls have in common.
+
+    async def _invoke(self, command: str, arguments: object, *, patient: bool = False) -> Any:
+        """Send a request, as often as it takes, and return its reply."""
+        failures = 0
+        while True:
+            try:
+                connection = await self._connected()
+                return await connection.request(
+                    command,
+                    arguments,
+                    max_chunk=self.max_chunk,
+                    limit=None if patient else self._limit,
+                )
+            except _BROKEN as error:
+                failures += 1
+                await self._recover(error, failures)
+            except BaseException:  # a reply may still come, to nobody
+                await self.disconnect()
+                raise
+
+    async def _stream(
+        self, mode: str, window: Window[Any], *, patient: bool = False
+    ) -> AsyncIterator[list[str]]:
+        """Ask what a window holds, on as many connections as it takes, and yield the replies."""
+        failures = 0
+        while window.fill():  # an error of the caller's own iterator is not the connection's
+            try:
+                connection = await self._connected(window)
+                replies = await connection.advance(mode, window, None if patient else self._limit)
+            except _BROKEN as error:
+                failures += 1
+                await self._recover(error, failures)
+            except BaseException:
+                await self.disconnect()
+                raise
+            else:
+                if replies:
+                    failures = 0
+                    yield replies
+
+    async def _connected(self, window: Window[Any] | None = None) -> AsyncConnection:
+        """Return a connection on which no replies are to come but those of `window`."""
+        connection = self._connection
+        if connection is not None and connection.in_flight not in (None, window):
+            # Someone left a batch before its end, or will go on with it after this call.
+            await self.disconnect()
+        if self._connection is None:
+            if self._address is None:
+                raise ClientError("connect_tcp or connect_unix comes first")
+            self._connection = await AsyncConnection.open(self._address, self._limit)
+        return self._connection
+
+    async def _recover(self, error: Exception, failures: int) -> None:
+        """Leave a broken connection.
+
+        Raises:
+            ConnectionError: It broke too often.
+        """
+        logger.warning("Error talking to server: %s", error)
+        await self.disconnect()
+        if failures > REPEATS:
+            if isinstance(error, ConnectionError):
+                raise error
+            raise ConnectionError(str(error)) from error
+
+    @property
+    def _limit(self) -> float | None:
+        return None if self.timeout is None or self.timeout < 0 else self.timeout

@@ -1,0 +1,140 @@
+"""One connection to a server: requests and stream modes on it (PROTOCOL.md §4-6)."""
+
+import contextlib
+from typing import Any, Self
+
+from hashserv.address import Address
+from hashserv.client.batch import Window
+from hashserv.errors import ConnectionClosedError, ProtocolError
+from hashserv.transport.async_stream import AsyncStream
+from hashserv.wire.client import INCOMPLETE, STREAM_BEGUN, STREAM_END, STREAM_ENDED, ClientWire
+
+
+class AsyncConnection:
+    """A connection that greeted its server; `AsyncConnection.open` makes one.
+
+    After any exception it must be closed: nobody knows which replies are still to come.
+
+    Args:
+        stream: The stream below; this object closes it.
+        limit: Seconds without progress that most operations may take; `None` for any.
+    """
+
+    __slots__ = ("_limit", "_mode", "_stream", "_wire", "in_flight")
+
+    def __init__(self, stream: AsyncStream, limit: float | None) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._wire = ClientWire()
+        self._mode: str | None = None
+        self.in_flight: object = None
+        """Whose replies are to come: a `Window` with lines unanswered, or `None`."""
+
+    @classmethod
+    async def open(cls, address: Address, limit: float | None) -> Self:
+        """Connect and greet.
+
+        Raises:
+            AddressError: The address is of a kind that can't be connected to.
+            OSError: Nobody listens there.
+        """
+        connection = cls(await AsyncStream.connect(address, limit), limit)
+        try:
+            await connection._send(connection._wire.greeting({}))
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def request(
+        self, command: str, arguments: object, *, max_chunk: int, limit: float | None
+    ) -> Any:
+        """Send a request and return its reply.
+
+        Args:
+            command: Its name.
+            arguments: Its arguments.
+            max_chunk: From `max_chunk - 1` characters on, it is sent in chunks.
+            limit: Seconds that the reply may take; `None` for any.
+
+        Raises:
+            InvokeError: The server refused it.
+            ProtocolError: The server sent what it should not.
+            ConnectionClosedError: The server closed the connection.
+            OSError: The connection broke, or the time is over.
+        """
+        await self._enter(None)
+        self._wire.max_chunk = max_chunk
+        await self._send(self._wire.request(command, arguments))
+        return await self._message(limit)
+
+    async def advance(self, mode: str, window: Window[Any], limit: float | None) -> list[str]:
+        """Go one step on with a batch: send a piece of it, or return replies that arrived.
+
+        Args:
+            mode: The stream mode.
+            window: The batch; what of it is unanswered is asked again if this connection is new.
+            limit: Seconds that replies may take; `None` for any.
+
+        Raises:
+            ClientError: A key can't be asked about.
+            InvokeError: The server refused a line.
+            ProtocolError: The server sent what it should not.
+            ConnectionClosedError: The server closed the connection.
+            OSError: The connection broke, or the time is over.
+        """
+        if self.in_flight is not window:
+            await self._enter(mode)
+            window.rewind()
+            self.in_flight = window
+        if lines := window.take_unsent():
+            await self._send(lines)
+        if window.wants_more:
+            return []
+        replies = await self._lines(window.unanswered, limit)
+        window.answered(len(replies))
+        if not window.unanswered:
+            self.in_flight = None
+        return replies
+
+    async def close(self) -> None:
+        """Close. Idempotent."""
+        await self._stream.close()
+
+    async def _enter(self, mode: str | None) -> None:
+        """Change to a stream mode, or with `None` to messages, unless it is there already."""
+        if self._mode == mode:
+            return
+        if self._mode is not None:
+            await self._send(STREAM_END)
+            (line,) = await self._lines(1, self._limit)
+            if line != STREAM_ENDED:
+                raise ProtocolError(f"the server ended {self._mode} with '{line[:80]}'")
+            self._mode = None
+        if mode is not None:
+            await self._send(self._wire.request(mode, None))
+            reply = await self._message(self._limit)
+            if reply != STREAM_BEGUN:
+                raise ProtocolError(f"the server began {mode} with '{str(reply)[:80]}'")
+            self._mode = mode
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            await self._stream.send(data, self._limit)
+        except (OSError, ConnectionClosedError):
+            # The server may have said why before it closed.
+            with contextlib.suppress(OSError, ConnectionClosedError):
+                while True:
+                    self._wire.feed(await self._stream.receive(0))
+            self._wire.check_refusal()
+            raise
+
+    async def _message(self, limit: float | None) -> Any:
+        while (reply := self._wire.message()) is INCOMPLETE:
+            self._wire.feed(await self._stream.receive(limit))
+        return reply
+
+    async def _lines(self, most: int, limit: float | None) -> list[str]:
+        while not (lines := self._wire.stream_lines(most)):
+            self._wire.feed(await self._stream.receive(limit))
+        return lines

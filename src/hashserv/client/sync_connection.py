@@ -1,0 +1,141 @@
+# Made of sync_connection.py by tools/generate_sync.py: change it there, then `make generate`.
+"""One connection to a server: requests and stream modes on it (PROTOCOL.md §4-6)."""
+
+import contextlib
+from typing import Any, Self
+
+from hashserv.address import Address
+from hashserv.client.batch import Window
+from hashserv.errors import ConnectionClosedError, ProtocolError
+from hashserv.transport.sync_stream import SyncStream
+from hashserv.wire.client import INCOMPLETE, STREAM_BEGUN, STREAM_END, STREAM_ENDED, ClientWire
+
+
+class Connection:
+    """A connection that greeted its server; `Connection.open` makes one.
+
+    After any exception it must be closed: nobody knows which replies are still to come.
+
+    Args:
+        stream: The stream below; this object closes it.
+        limit: Seconds without progress that most operations may take; `None` for any.
+    """
+
+    __slots__ = ("_limit", "_mode", "_stream", "_wire", "in_flight")
+
+    def __init__(self, stream: SyncStream, limit: float | None) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._wire = ClientWire()
+        self._mode: str | None = None
+        self.in_flight: object = None
+        """Whose replies are to come: a `Window` with lines unanswered, or `None`."""
+
+    @classmethod
+    def open(cls, address: Address, limit: float | None) -> Self:
+        """Connect and greet.
+
+        Raises:
+            AddressError: The address is of a kind that can't be connected to.
+            OSError: Nobody listens there.
+        """
+        connection = cls(SyncStream.connect(address, limit), limit)
+        try:
+            connection._send(connection._wire.greeting({}))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def request(
+        self, command: str, arguments: object, *, max_chunk: int, limit: float | None
+    ) -> Any:
+        """Send a request and return its reply.
+
+        Args:
+            command: Its name.
+            arguments: Its arguments.
+            max_chunk: From `max_chunk - 1` characters on, it is sent in chunks.
+            limit: Seconds that the reply may take; `None` for any.
+
+        Raises:
+            InvokeError: The server refused it.
+            ProtocolError: The server sent what it should not.
+            ConnectionClosedError: The server closed the connection.
+            OSError: The connection broke, or the time is over.
+        """
+        self._enter(None)
+        self._wire.max_chunk = max_chunk
+        self._send(self._wire.request(command, arguments))
+        return self._message(limit)
+
+    def advance(self, mode: str, window: Window[Any], limit: float | None) -> list[str]:
+        """Go one step on with a batch: send a piece of it, or return replies that arrived.
+
+        Args:
+            mode: The stream mode.
+            window: The batch; what of it is unanswered is asked again if this connection is new.
+            limit: Seconds that replies may take; `None` for any.
+
+        Raises:
+            ClientError: A key can't be asked about.
+            InvokeError: The server refused a line.
+            ProtocolError: The server sent what it should not.
+            ConnectionClosedError: The server closed the connection.
+            OSError: The connection broke, or the time is over.
+        """
+        if self.in_flight is not window:
+            self._enter(mode)
+            window.rewind()
+            self.in_flight = window
+        if lines := window.take_unsent():
+            self._send(lines)
+        if window.wants_more:
+            return []
+        replies = self._lines(window.unanswered, limit)
+        window.answered(len(replies))
+        if not window.unanswered:
+            self.in_flight = None
+        return replies
+
+    def close(self) -> None:
+        """Close. Idempotent."""
+        self._stream.close()
+
+    def _enter(self, mode: str | None) -> None:
+        """Change to a stream mode, or with `None` to messages, unless it is there already."""
+        if self._mode == mode:
+            return
+        if self._mode is not None:
+            self._send(STREAM_END)
+            (line,) = self._lines(1, self._limit)
+            if line != STREAM_ENDED:
+                raise ProtocolError(f"the server ended {self._mode} with '{line[:80]}'")
+            self._mode = None
+        if mode is not None:
+            self._send(self._wire.request(mode, None))
+            reply = self._message(self._limit)
+            if reply != STREAM_BEGUN:
+                raise ProtocolError(f"the server began {mode} with '{str(reply)[:80]}'")
+            self._mode = mode
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._stream.send(data, self._limit)
+        except (OSError, ConnectionClosedError):
+            # The server may have said why before it closed.
+            with contextlib.suppress(OSError, ConnectionClosedError):
+                while True:
+                    self._wire.feed(self._stream.receive(0))
+            self._wire.check_refusal()
+            raise
+
+    def _message(self, limit: float | None) -> Any:
+        while (reply := self._wire.message()) is INCOMPLETE:
+            self._wire.feed(self._stream.receive(limit))
+        return reply
+
+    def _lines(self, most: int, limit: float | None) -> list[str]:
+        while not (lines := self._wire.stream_lines(most)):
+            self._wire.feed(self._stream.receive(limit))
+        return lines

@@ -1,0 +1,107 @@
+"""Copying the write-ahead log into the database file, when it is least in the way.
+
+Left to itself, SQLite copies in the commit that fills the log: that commit, and all reports behind
+it, wait until a thousand scattered pages are on the disk. Reports come in bursts, so here the log
+may grow through a burst, where a page that changes often is still written once, and a thread of
+its own copies it in the lull after. A burst too long for that is copied while it lasts.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+logger = logging.getLogger("hashserv.store")
+
+LULL_SECONDS: Final = 1.0
+"""Silence of the writer after which the log is copied."""
+
+DEFAULT_MAX_LOG: Final = 256 * 1024 * 1024
+"""Bytes of the log from which on it is copied in the middle of a burst, too."""
+
+_PAGE_BYTES: Final = 4096
+_PAGES_A_ROW: Final = 2.5
+"""What a new row adds to the log, about: a page of its table now and then, and of two indexes."""
+
+_SHORT_REST: Final = 2000
+"""Pages that the writer itself may copy, to start the log anew, without anybody noticing."""
+
+
+class Checkpointer:
+    """Keeps the log of one file short.
+
+    Args:
+        connection: Used by the checkpointer alone from now on.
+        max_log: Bytes from which on the log is copied while the writer goes on. Should that not
+            be fast enough, the writer waits for it at twice the size.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, max_log: int = DEFAULT_MAX_LOG) -> None:
+        self._connection = connection
+        self._max_pages = max_log // _PAGE_BYTES
+        self._thread = ThreadPoolExecutor(1, "hashserv-checkpoint")
+        self._running: asyncio.Future[None] | None = None
+        self._lull: asyncio.TimerHandle | None = None
+        self._last_write = 0.0
+        self._pages = 0.0
+        self.overdue = False
+        """Whether the writer should call `restart_log` before its next transaction."""
+
+    def wrote(self, rows: int) -> None:
+        """Take note of a commit, in the event loop."""
+        if not rows:
+            return
+        loop = asyncio.get_running_loop()
+        self._last_write = loop.time()
+        self._pages += rows * _PAGES_A_ROW
+        if self._pages > self._max_pages:
+            self._start()
+        elif self._lull is None:
+            self._lull = loop.call_later(LULL_SECONDS, self._check_lull)
+
+    async def close(self) -> None:
+        """Finish a copying that is under way."""
+        if self._lull is not None:
+            self._lull.cancel()
+        if self._running is not None:
+            await self._running
+        self._thread.shutdown()
+        self._connection.close()
+
+    def _check_lull(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = self._last_write + LULL_SECONDS
+        if loop.time() < end:
+            self._lull = loop.call_at(end, self._check_lull)
+        else:
+            self._lull = None
+            self._start()
+
+    def _start(self) -> None:
+        if self._running is None or self._running.done():
+            loop = asyncio.get_running_loop()
+            self._running = loop.run_in_executor(self._thread, self._copy)
+
+    def _copy(self) -> None:
+        rest = self._max_pages
+        try:
+            while True:
+                _, pages, copied = self._connection.execute(
+                    "PRAGMA wal_checkpoint(PASSIVE)"
+                ).fetchone()
+                converges, rest = pages - copied < rest, pages - copied
+                if pages <= self._max_pages or rest <= _SHORT_REST or not converges:
+                    break
+        except sqlite3.Error as error:  # nothing is lost: the log still has it all
+            logger.warning("Copying the write-ahead log failed, it will be tried again: %s", error)
+            return
+        self._pages = rest
+        self.overdue = pages > self._max_pages and (
+            rest <= _SHORT_REST or pages > 2 * self._max_pages
+        )
+
+
+def restart_log(connection: sqlite3.Connection) -> None:
+    """Copy what is left of the log and start it anew; for the writer, between transactions."""
+    connection.execute("PRAGMA wal_checkpoint(RESTART)")

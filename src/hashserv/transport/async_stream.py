@@ -1,0 +1,116 @@
+"""The client's end of a stream connection, for callers in an event loop (see `stream`).
+
+asyncio's own streams will not do: once a write has failed they withhold what arrived before, and
+that is where the server says why it closed.
+"""
+
+import asyncio
+import socket
+from typing import Self
+
+from hashserv.address import Address, TcpAddress, UnixAddress
+from hashserv.errors import AddressError
+from hashserv.transport.listen import prepare_tcp
+from hashserv.transport.stream import CONNECT_PAUSE, StreamSocket
+from hashserv.transport.unix import connect_unix
+
+
+class AsyncStream(StreamSocket):
+    """A connection to a server. `AsyncStream.connect` makes one. One task at a time may use it."""
+
+    __slots__ = ()
+
+    @classmethod
+    async def connect(cls, address: Address, limit: float | None) -> Self:
+        """Connect to a server.
+
+        Raises:
+            AddressError: The address is of a kind that can't be connected to.
+            OSError: Nobody listens there.
+        """
+        try:
+            async with asyncio.timeout(limit):
+                match address:
+                    case UnixAddress():
+                        return cls(await _connect_unix(address))
+                    case TcpAddress():
+                        return cls(await _connect_tcp(address))
+                    case _:
+                        raise AddressError(
+                            f"Connecting to {address} is not supported: use HOST:PORT"
+                        )
+        except TimeoutError:
+            raise ConnectionError(f"Timed out connecting to {address}") from None
+
+    async def send(self, data: bytes, limit: float | None) -> None:
+        """Send all of `data`."""
+        rest = self._write(memoryview(data))
+        while rest:
+            await self._wait(limit, "to take a request", writing=True)
+            self._set_aside()
+            rest = self._write(rest)
+
+    async def receive(self, limit: float | None) -> bytes:
+        """Return what arrived, at least one byte."""
+        data = self._take_aside() or self._read()
+        while not data:
+            await self._wait(limit, "for data")
+            data = self._read()
+        return data
+
+    async def close(self) -> None:
+        """Close. Idempotent."""
+        self._socket.close()
+
+    async def _wait(self, limit: float | None, what: str, *, writing: bool = False) -> None:
+        """Wait until there is something to read, or, if `writing`, room to write."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        loop.add_reader(self._socket, wake)
+        if writing:
+            loop.add_writer(self._socket, wake)
+        try:
+            async with asyncio.timeout(limit):
+                await ready
+        except TimeoutError:
+            raise ConnectionError(f"Timed out waiting {what}") from None
+        finally:
+            loop.remove_reader(self._socket)
+            if writing:
+                loop.remove_writer(self._socket)
+
+
+async def _connect_tcp(address: TcpAddress) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(
+        address.host or None, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+    )
+    failure: OSError = ConnectionError(f"{address.host} has no address")
+    for family, kind, protocol, _, place in found:
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(0)
+            await loop.sock_connect(connection, place)
+            prepare_tcp(connection)
+        except OSError as error:
+            connection.close()
+            failure = error
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise failure
+
+
+async def _connect_unix(address: UnixAddress) -> socket.socket:
+    while True:
+        try:
+            return connect_unix(address.path, timeout=0)
+        except BlockingIOError:
+            await asyncio.sleep(CONNECT_PAUSE)
