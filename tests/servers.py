@@ -1,6 +1,7 @@
 """Real server processes for tests."""
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -68,6 +69,11 @@ class ServerProcess:
 
     def log_text(self) -> str:
         return self.log.read_text()
+
+    def resident_bytes(self) -> int:
+        """Return how much memory the process holds."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
 
     def _reap(self) -> int:
         code = self.process.wait(START_SECONDS)

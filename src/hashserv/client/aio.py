@@ -1,6 +1,7 @@
 """The client of a hash equivalence server, for callers in an event loop (INTERFACES.md §1)."""
 
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -86,7 +87,7 @@ class AsyncClient:
             OSError: The client connects at once, and nobody listens there.
         """
         await self.disconnect()
-        self._address = UnixAddress(path)
+        self._address = UnixAddress(os.path.abspath(path))  # it still holds after a chdir
         if CONNECT_UNIX_AT_ONCE:
             await self._connected()
 
@@ -123,7 +124,8 @@ class AsyncClient:
 
     async def get_unihash(self, method: str, taskhash: str) -> str | None:
         """Return the unihash of a taskhash, `None` when unknown."""
-        return (await self.get_unihash_batch([(method, taskhash)]))[0]
+        (unihash,) = await self.get_unihash_batch([(method, taskhash)])
+        return unihash
 
     async def get_unihash_batch(self, args: Iterable[tuple[str, str]]) -> list[str | None]:
         """Return the unihashes of many methods and taskhashes, in order, `None` when unknown."""
@@ -145,7 +147,8 @@ class AsyncClient:
 
     async def unihash_exists(self, unihash: str) -> bool:
         """Tell whether any mapping has a unihash."""
-        return (await self.unihash_exists_batch([unihash]))[0]
+        (existence,) = await self.unihash_exists_batch([unihash])
+        return existence
 
     async def unihash_exists_batch(self, unihashes: Iterable[str]) -> list[bool]:
         """Tell of many unihashes, in order, whether any mapping has them."""
@@ -249,7 +252,8 @@ class AsyncClient:
 
     async def backfill_wait(self) -> int:
         """Wait until all copies from the upstream are stored, and return how many were queued."""
-        tasks: int = (await self._invoke("backfill-wait", None, patient=True))["tasks"]
+        reply = await self._invoke("backfill-wait", None, patient=True)
+        tasks: int = reply["tasks"]
         return tasks
 
     # The database.
@@ -264,18 +268,18 @@ class AsyncClient:
 
     async def get_db_usage(self) -> dict[str, dict[str, int]]:
         """Return how many ``rows`` each table has."""
-        usage: dict[str, dict[str, int]] = (await self._invoke("get-db-usage", {}, patient=True))[
-            "usage"
-        ]
+        reply = await self._invoke("get-db-usage", {}, patient=True)
+        usage: dict[str, dict[str, int]] = reply["usage"]
         return usage
 
     async def get_db_query_columns(self) -> list[str]:
         """Return the columns that a condition may name."""
-        columns: list[str] = (await self._invoke("get-db-query-columns", {}))["columns"]
+        reply = await self._invoke("get-db-query-columns", {})
+        columns: list[str] = reply["columns"]
         return columns
 
     async def gc_status(self) -> dict[str, Any]:
-        """Return how many mappings the collection would ``keep`` and ``remove``, and its ``mark``."""
+        """Return how many mappings a collection would ``keep`` and ``remove``, and its ``mark``."""
         return await self._invoke("gc-status", {}, patient=True)
 
     async def gc_mark(self, mark: str, where: Mapping[str, str | None]) -> dict[str, Any]:
@@ -304,18 +308,21 @@ class AsyncClient:
 
     # What all calls have in common.
 
-    async def _invoke(self, command: str, arguments: object, *, patient: bool = False) -> Any:
-        """Send a request, as often as it takes, and return its reply."""
+    async def _invoke(
+        self, command: str, arguments: object, *, patient: bool = False
+    ) -> dict[str, Any]:
+        """Send a request, as often as it takes, and return its reply; `get` may find nothing."""
         failures = 0
         while True:
             try:
                 connection = await self._connected()
-                return await connection.request(
+                reply: dict[str, Any] = await connection.request(
                     command,
                     arguments,
                     max_chunk=self.max_chunk,
                     limit=None if patient else self._limit,
                 )
+                return reply
             except _BROKEN as error:
                 failures += 1
                 await self._recover(error, failures)

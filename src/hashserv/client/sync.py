@@ -2,6 +2,7 @@
 """The client of a hash equivalence server, for callers that block (INTERFACES.md §1)."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -85,7 +86,7 @@ class Client:
             OSError: The client connects at once, and nobody listens there.
         """
         self.disconnect()
-        self._address = UnixAddress(path)
+        self._address = UnixAddress(os.path.abspath(path))  # it still holds after a chdir
         if CONNECT_UNIX_AT_ONCE:
             self._connected()
 
@@ -122,7 +123,8 @@ class Client:
 
     def get_unihash(self, method: str, taskhash: str) -> str | None:
         """Return the unihash of a taskhash, `None` when unknown."""
-        return (self.get_unihash_batch([(method, taskhash)]))[0]
+        (unihash,) = self.get_unihash_batch([(method, taskhash)])
+        return unihash
 
     def get_unihash_batch(self, args: Iterable[tuple[str, str]]) -> list[str | None]:
         """Return the unihashes of many methods and taskhashes, in order, `None` when unknown."""
@@ -142,7 +144,8 @@ class Client:
 
     def unihash_exists(self, unihash: str) -> bool:
         """Tell whether any mapping has a unihash."""
-        return (self.unihash_exists_batch([unihash]))[0]
+        (existence,) = self.unihash_exists_batch([unihash])
+        return existence
 
     def unihash_exists_batch(self, unihashes: Iterable[str]) -> list[bool]:
         """Tell of many unihashes, in order, whether any mapping has them."""
@@ -155,7 +158,7 @@ class Client:
         self,
         method: str,
         taskhash: str,
-        all_properties: bool = False,
+        all_properties: bool = False,  # noqa: FBT001, FBT002 - the reference's signature
     ) -> dict[str, Any] | None:
         """Return the mapping of a taskhash, `None` when unknown.
 
@@ -172,7 +175,7 @@ class Client:
         method: str,
         outhash: str,
         taskhash: str,
-        with_unihash: bool = True,
+        with_unihash: bool = True,  # noqa: FBT001, FBT002 - the reference's signature
     ) -> dict[str, Any] | None:
         """Return the oldest row of an outhash, `None` when there is none.
 
@@ -246,7 +249,8 @@ class Client:
 
     def backfill_wait(self) -> int:
         """Wait until all copies from the upstream are stored, and return how many were queued."""
-        tasks: int = (self._invoke("backfill-wait", None, patient=True))["tasks"]
+        reply = self._invoke("backfill-wait", None, patient=True)
+        tasks: int = reply["tasks"]
         return tasks
 
     # The database.
@@ -261,16 +265,18 @@ class Client:
 
     def get_db_usage(self) -> dict[str, dict[str, int]]:
         """Return how many ``rows`` each table has."""
-        usage: dict[str, dict[str, int]] = (self._invoke("get-db-usage", {}, patient=True))["usage"]
+        reply = self._invoke("get-db-usage", {}, patient=True)
+        usage: dict[str, dict[str, int]] = reply["usage"]
         return usage
 
     def get_db_query_columns(self) -> list[str]:
         """Return the columns that a condition may name."""
-        columns: list[str] = (self._invoke("get-db-query-columns", {}))["columns"]
+        reply = self._invoke("get-db-query-columns", {})
+        columns: list[str] = reply["columns"]
         return columns
 
     def gc_status(self) -> dict[str, Any]:
-        """Return how many mappings the collection would ``keep`` and ``remove``, and its ``mark``."""
+        """Return how many mappings a collection would ``keep`` and ``remove``, and its ``mark``."""
         return self._invoke("gc-status", {}, patient=True)
 
     def gc_mark(self, mark: str, where: Mapping[str, str | None]) -> dict[str, Any]:
@@ -299,18 +305,19 @@ class Client:
 
     # What all calls have in common.
 
-    def _invoke(self, command: str, arguments: object, *, patient: bool = False) -> Any:
-        """Send a request, as often as it takes, and return its reply."""
+    def _invoke(self, command: str, arguments: object, *, patient: bool = False) -> dict[str, Any]:
+        """Send a request, as often as it takes, and return its reply; `get` may find nothing."""
         failures = 0
         while True:
             try:
                 connection = self._connected()
-                return connection.request(
+                reply: dict[str, Any] = connection.request(
                     command,
                     arguments,
                     max_chunk=self.max_chunk,
                     limit=None if patient else self._limit,
                 )
+                return reply
             except _BROKEN as error:
                 failures += 1
                 self._recover(error, failures)

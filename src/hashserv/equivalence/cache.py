@@ -15,7 +15,7 @@ class AnswerCache:
     one. So a hit in the young generation, which is nearly every one, is a plain dictionary look-up.
 
     Args:
-        max_bytes: How much memory to use at most, about.
+        max_bytes: How much memory to use at most, about; 0 remembers nothing.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -35,11 +35,14 @@ class AnswerCache:
 
     def put(self, question: bytes, answer: bytes) -> None:
         """Remember an answer, in the place of any other to the same question."""
+        if not self._half:
+            return
         if question not in self._young:
-            self._size += len(question) + len(answer) + ENTRY_BYTES
+            size = len(question) + len(answer) + ENTRY_BYTES
+            self._size += size
             if self._size > self._half:
                 self._old, self._young = self._young, {}
-                self._size = len(question) + len(answer) + ENTRY_BYTES
+                self._size = size
         self._young[question] = answer
         self._old.pop(question, None)
 

@@ -8,9 +8,10 @@ is something in it; while it does, at most one more read's worth is taken from t
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from time import perf_counter
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from hashserv import model
 from hashserv.errors import InvokeError, ProtocolError, StoreError
@@ -36,11 +37,21 @@ from hashserv.wire.server import (
 
 logger = logging.getLogger("hashserv.server")
 
+_Decoded = TypeVar("_Decoded")
+
 SLICE_LINES: Final = 512
 """Lines of a stream mode that are answered before other connections have their turn."""
 
 GROUP_REPORTS: Final = 256
 """Reports of one connection that are stored together."""
+
+
+LINGER_SECONDS: Final = 2.0
+"""How long a peer that was refused something may go on sending: closed at once, it might not get
+to read why."""
+
+_Answered = tuple[bytes, InvokeError | ProtocolError | None]
+"""Replies to lines of a stream mode, and what is wrong with the line after the last of them."""
 
 
 class Session(asyncio.Protocol):
@@ -90,20 +101,15 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered at once, queue the rest."""
+        if self._task is None and not self._full and self._answer_now(data):
+            return
         events = self._wire.feed(data)
+        if not events:
+            return
+        self._queue.extend(events)
         if self._task is None:
-            if len(events) == 1 and isinstance(events[0], StreamLines) and not self._full:
-                try:
-                    if self._answer_now(events[0]):
-                        return
-                except StoreError as error:
-                    self._refuse(error)
-                    return
-            if events:
-                self._queue.extend(events)
-                self._task = asyncio.get_running_loop().create_task(self._drain())
-        elif events:
-            self._queue.extend(events)
+            self._task = asyncio.get_running_loop().create_task(self._drain())
+        else:
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -124,7 +130,7 @@ class Session(asyncio.Protocol):
         self._stop_timer()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
-        if self._task is None:
+        if self._task is None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -164,20 +170,26 @@ class Session(asyncio.Protocol):
 
     # Answering.
 
-    def _answer_now(self, event: StreamLines) -> bool:
+    def _answer_now(self, data: bytes) -> bool:
         """Answer lines that the cache knows all of, and tell whether it did."""
-        start = perf_counter()
-        if event.mode is commands.GetStream:
-            answers = self._services.equivalences.known_lookups(event.lines)
-        elif event.mode is commands.ExistsStream:
-            answers = self._services.equivalences.known_existences(event.lines)
-        else:
+        lines = self._wire.whole_lines(data)
+        if lines is None:
             return False
+        start = perf_counter()
+        answers = self._known(lines)
         if None in answers:
             return False
         self._transport.write(b"\n".join(answers) + b"\n")  # type: ignore[arg-type]
         self._services.statistics.add(len(answers), perf_counter() - start)
         return True
+
+    def _known(self, lines: list[bytes]) -> list[bytes | None]:
+        """Return what the cache answers to lines of the current mode."""
+        if self._wire.mode is commands.GetStream:
+            return self._services.equivalences.known_lookups(lines)
+        if self._wire.mode is commands.ExistsStream:
+            return self._services.equivalences.known_existences(lines)
+        return [None]
 
     async def _drain(self) -> None:
         """Work off the queue, in order."""
@@ -210,7 +222,8 @@ class Session(asyncio.Protocol):
                 await self._answer_request(command)
             case StreamEnd():
                 self._transport.write(STREAM_END_OK)
-                self._services.statistics.add(1, 0.0)
+                if event.line:  # the reference counts an END, but not an empty line
+                    self._services.statistics.add(1, 0.0)
             case Greeting():
                 self._stop_timer()
                 self._transport.write(encode_server_headers(event))
@@ -221,16 +234,16 @@ class Session(asyncio.Protocol):
                 raise event.error
 
     async def _answer_request(self, command: commands.Command) -> None:
+        self._services.access.check(command)
+        if isinstance(command, STREAM_MODES):  # not counted, as in the reference
+            self._transport.write(STREAM_OK)
+            return
         start = perf_counter()
         try:
-            self._services.access.check(command)
-            if isinstance(command, STREAM_MODES):
-                reply = STREAM_OK
-            else:
-                reply = self._wire.encode(await HANDLERS[type(command)](self._services, command))
+            reply = await HANDLERS[type(command)](self._services, command)
         finally:
             self._services.statistics.add(1, perf_counter() - start)
-        self._transport.write(reply)
+        self._transport.write(self._wire.encode(reply))
 
     async def _answer_reports(self, first: commands.Report) -> None:
         """Answer a report together with those that follow it."""
@@ -258,65 +271,64 @@ class Session(asyncio.Protocol):
             self._transport.write(b"".join(map(self._wire.encode, replies)))
 
     async def _answer_lines(self, event: StreamLines) -> None:
+        answer = {
+            commands.GetStream: self._lookups,
+            commands.ExistsStream: self._existences,
+            commands.GcMarkStream: self._marks,
+        }[event.mode]
         for at in range(0, len(event.lines), SLICE_LINES):
+            if at:
+                await asyncio.sleep(0)  # the others' turn
             start = perf_counter()
             lines = event.lines[at : at + SLICE_LINES]
-            if event.mode is commands.GetStream:
-                reply = await self._lookups(lines)
-            elif event.mode is commands.ExistsStream:
-                reply = await self._existences(lines)
-            else:
-                reply = await self._marks(lines)
+            reply, error = await answer(lines)
             self._services.statistics.add(len(lines), perf_counter() - start)
             self._transport.write(reply)
-            if at + SLICE_LINES < len(event.lines):
-                await asyncio.sleep(0)  # the others' turn
+            if error is not None:
+                raise error
 
-    async def _lookups(self, lines: list[bytes]) -> bytes:
+    async def _lookups(self, lines: list[bytes]) -> _Answered:
         equivalences = self._services.equivalences
         answers = equivalences.known_lookups(lines)
         unknown = [at for at, answer in enumerate(answers) if answer is None]
-        if unknown:
-            keys = [model.MappingKey(*commands.decode_lookup(lines[at])) for at in unknown]
-            for at, answer in zip(unknown, await equivalences.lookup(keys), strict=True):
-                answers[at] = answer
-        return b"\n".join(answers) + b"\n"  # type: ignore[arg-type]
+        keys, error = _decoded(commands.decode_lookup, [lines[at] for at in unknown])
+        if error is not None:
+            del answers[unknown[len(keys)] :]
+        found = await equivalences.lookup([model.MappingKey(*key) for key in keys])
+        return _merged(answers, found), error
 
-    async def _existences(self, lines: list[bytes]) -> bytes:
+    async def _existences(self, lines: list[bytes]) -> _Answered:
         equivalences = self._services.equivalences
         answers = equivalences.known_existences(lines)
         unknown = [at for at, answer in enumerate(answers) if answer is None]
-        if unknown:
-            unihashes = [commands.decode_existence(lines[at]) for at in unknown]
-            for at, answer in zip(unknown, await equivalences.exist(unihashes), strict=True):
-                answers[at] = answer
-        return b"\n".join(answers) + b"\n"  # type: ignore[arg-type]
+        unihashes, error = _decoded(commands.decode_existence, [lines[at] for at in unknown])
+        if error is not None:
+            del answers[unknown[len(unihashes)] :]
+        found = await equivalences.exist(unihashes)
+        return _merged(answers, found), error
 
-    async def _marks(self, lines: list[bytes]) -> bytes:
-        marks = list(map(commands.decode_mark_line, lines))
+    async def _marks(self, lines: list[bytes]) -> _Answered:
+        marks, error = _decoded(commands.decode_mark_line, lines)
         counts: list[int] = []
-        while len(counts) < len(marks):
-            mark = marks[len(counts)].mark
-            run = []
-            for line in marks[len(counts) :]:
-                if line.mark != mark:
-                    break
-                run.append(line.where)
-            counts += await self._services.collection.mark(mark, run)
-        return b"".join(self._wire.encode({"count": count}) for count in counts)
+        for mark, run in groupby(marks, key=lambda line: line.mark):
+            counts += await self._services.collection.mark(mark, [line.where for line in run])
+        return b"".join(self._wire.encode({"count": count}) for count in counts), error
 
     # Closing.
 
     def _refuse(self, error: InvokeError | StoreError) -> None:
         """Tell the peer of an error, then close, as its client expects."""
         logger.log(
-            logging.ERROR if isinstance(error, StoreError) else logging.INFO,
+            logging.ERROR if isinstance(error, StoreError) else logging.WARNING,
             "%s: refused: %s",
             self,
             error,
         )
         self._transport.write(self._wire.encode(encode_error(error)))
-        self._close()
+        self._wire.close()
+        self._queue.clear()
+        if not self._closing:
+            self._linger()
 
     def _break(self, error: ProtocolError) -> None:
         logger.warning("%s: closed: %s", self, error)
@@ -326,6 +338,14 @@ class Session(asyncio.Protocol):
         self._closing = True
         self._queue.clear()
         self._transport.close()
+
+    def _linger(self) -> None:
+        """Say no more and take in what still comes, until the peer closes or time is up."""
+        self._stop_timer()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(LINGER_SECONDS, self._transport.close)
 
     def _start_timer(self, seconds: float, why: str) -> None:
         self._stop_timer()
@@ -340,3 +360,23 @@ class Session(asyncio.Protocol):
     def _time_out(self, why: str) -> None:
         logger.warning("%s: closed: %s", self, why)
         self._transport.abort()
+
+
+def _decoded(
+    decode: Callable[[bytes], _Decoded], lines: Sequence[bytes]
+) -> tuple[list[_Decoded], InvokeError | ProtocolError | None]:
+    """Decode lines up to the first that can't be, and return its error with what came before."""
+    decoded: list[_Decoded] = []
+    try:
+        for line in lines:
+            decoded.append(decode(line))  # noqa: PERF401 - those before an error are kept
+    except (InvokeError, ProtocolError) as error:
+        return decoded, error
+    return decoded, None
+
+
+def _merged(answers: list[bytes | None], found: Sequence[bytes]) -> bytes:
+    """Return reply lines: the answers, with what was found in the gaps."""
+    gaps = iter(found)
+    lines = [next(gaps) if answer is None else answer for answer in answers]
+    return b"\n".join([*lines, b""])

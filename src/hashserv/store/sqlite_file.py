@@ -1,5 +1,6 @@
 """Open an SQLite file, and say in plain words what is wrong when that fails."""
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -25,9 +26,6 @@ recovers the file after a crash."""
 PAGE_CACHE_KIB: Final = 32 * 1024
 """Memory for database pages, for each connection that is open for long."""
 
-_MAP_BYTES: Final = 16 * 1024**3
-"""How much of the file may be mapped into memory: address space, not memory."""
-
 
 def connect(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
     """Open a connection to a file, in autocommit mode.
@@ -41,6 +39,8 @@ def connect(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
         sqlite3.Error: It can't be opened.
     """
     mode = "rwc" if writable else "ro"
+    if not writable and _is_frozen(path):
+        mode += "&immutable=1"  # else SQLite needs to create a file beside it
     connection = sqlite3.connect(
         f"file:{quote(str(Path(path).absolute()))}?mode={mode}",
         uri=True,
@@ -49,7 +49,6 @@ def connect(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
         check_same_thread=False,
     )
     connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
-    connection.execute(f"PRAGMA mmap_size = {_MAP_BYTES}")
     return connection
 
 
@@ -84,10 +83,14 @@ def prepare(path: str, *, writable: bool) -> None:
 
 def is_writable(path: str) -> bool:
     """Tell whether a file, or the place where it would be, may be written."""
-    from os import W_OK, access
-
     place = Path(path)
-    return access(place.parent, W_OK) and (not place.exists() or access(place, W_OK))
+    return os.access(place.parent, os.W_OK) and (not place.exists() or os.access(place, os.W_OK))
+
+
+def _is_frozen(path: str) -> bool:
+    """Tell whether a file can't change: it and its directory can't be written, nor has it a log."""
+    place = Path(path)
+    return not is_writable(path) and not place.with_name(place.name + "-wal").exists()
 
 
 def explain(error: sqlite3.Error, path: str) -> StoreError:

@@ -44,6 +44,7 @@ class AsyncStream(StreamSocket):
 
     async def send(self, data: bytes, limit: float | None) -> None:
         """Send all of `data`."""
+        await asyncio.sleep(0)  # a long batch need never wait, and others want their turn
         rest = self._write(memoryview(data))
         while rest:
             await self._wait(limit, "to take a request", writing=True)
@@ -52,6 +53,7 @@ class AsyncStream(StreamSocket):
 
     async def receive(self, limit: float | None) -> bytes:
         """Return what arrived, at least one byte."""
+        await asyncio.sleep(0)
         data = self._take_aside() or self._read()
         while not data:
             await self._wait(limit, "for data")

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from hashserv.errors import ProtocolError
+from hashserv.errors import InvokeError, ProtocolError
 
 DEFAULT_MAX_CHUNK: Final = 32768
 """From `DEFAULT_MAX_CHUNK - 1` characters on, a message is sent in chunks."""
@@ -105,7 +105,7 @@ class MessageBuffer:
         part of the message.
 
         Raises:
-            ProtocolError: The message is longer than the limit.
+            InvokeError: The message is longer than the limit.
         """
         if self._pieces is None:
             raise RuntimeError("start() comes first")
@@ -116,7 +116,7 @@ class MessageBuffer:
             return text
         self._size += len(piece)
         if self._size > self._max_message:
-            raise ProtocolError(f"a message is longer than {self._max_message} bytes")
+            raise InvokeError(f"The message is longer than {self._max_message} bytes")
         self._pieces.append(piece)
         return None
 

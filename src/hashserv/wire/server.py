@@ -2,11 +2,11 @@
 
 The states and what leads from one to the other::
 
-    HANDSHAKE ── empty line ──> MESSAGES ── get-stream, exists-stream, gc-mark-stream ──> STREAM
+    handshake ── empty line ──> messages ── get-stream, exists-stream, gc-mark-stream ──> stream
                                     ^                                                       |
                                     └───────────────── END or an empty line ────────────────┘
 
-and from any of them, on what can't be understood, to CLOSED.
+and from any of them, on what can't be understood, to closed.
 """
 
 from enum import Enum, auto
@@ -51,7 +51,9 @@ class StreamLines(NamedTuple):
 
 
 class StreamEnd(NamedTuple):
-    """A stream mode has ended; the caller answers `STREAM_END_OK`."""
+    """A stream mode has ended, by `END` or an empty line; the caller answers `STREAM_END_OK`."""
+
+    line: bytes
 
 
 class Refused(NamedTuple):
@@ -72,7 +74,6 @@ Event = Greeting | Request | StreamLines | StreamEnd | Refused | Broken
 class _State(Enum):
     HANDSHAKE = auto()
     MESSAGES = auto()
-    STREAM = auto()
     CLOSED = auto()
 
 
@@ -87,7 +88,7 @@ class ServerWire:
         max_message: How many bytes a message may have.
     """
 
-    __slots__ = ("_has_chunks", "_lines", "_message", "_mode", "_opening", "_state")
+    __slots__ = ("_has_chunks", "_lines", "_message", "_opening", "_state", "mode")
 
     def __init__(
         self, *, max_line: int = DEFAULT_MAX_LINE, max_message: int = DEFAULT_MAX_MESSAGE
@@ -96,8 +97,20 @@ class ServerWire:
         self._message = MessageBuffer(max_message)
         self._state = _State.HANDSHAKE
         self._opening: Handshake | None = Handshake()
-        self._mode: type[Command] = GetStream
         self._has_chunks = True
+        self.mode: type[Command] | None = None
+        """The stream mode that the connection is in, if any."""
+
+    def whole_lines(self, data: bytes) -> list[bytes] | None:
+        """Return the lines of bytes that arrived, if that is all they are; nothing is taken.
+
+        For the common case: in a stream mode the bytes hold whole lines, and the caller looks
+        whether each is a question that it knows the answer to, to the letter (so not `END`). If
+        so, it answers and the bytes are done with; if not, it feeds them.
+        """
+        if self.mode is None or self._lines or not data.endswith(b"\n"):
+            return None
+        return data[:-1].split(b"\n")
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes as they arrived and return what they complete, in order.
@@ -111,11 +124,12 @@ class ServerWire:
         except ProtocolError as error:
             self._state = _State.CLOSED
             return [Broken(error)]
-        if self._state is _State.STREAM:  # the common case: nothing but lines of the mode
-            lines = list(map(bytes.rstrip, lines))
-            if END not in lines and _EMPTY not in lines:
-                return [StreamLines(self._mode, lines)] if lines else []
         return self._read(lines)
+
+    def close(self) -> None:
+        """Take nothing more: whatever is fed from now on is dropped."""
+        self._state = _State.CLOSED
+        self.mode = None
 
     def encode(self, reply: object) -> bytes:
         """Return the bytes of a reply to a `Request`, or of an error."""
@@ -125,8 +139,8 @@ class ServerWire:
         events: list[Event] = []
         at = 0
         while at < len(lines) and self._state is not _State.CLOSED:
-            if self._state is _State.STREAM:
-                at = self._read_stream(lines, at, events)
+            if self.mode is not None:
+                at = self._read_stream(self.mode, lines, at, events)
                 continue
             event = self._read_line(lines[at])
             at += 1
@@ -134,20 +148,18 @@ class ServerWire:
                 events.append(event)
         return events
 
-    def _read_stream(self, lines: list[bytes], at: int, events: list[Event]) -> int:
+    def _read_stream(
+        self, mode: type[Command], lines: list[bytes], at: int, events: list[Event]
+    ) -> int:
         """Take the lines of the mode from `at` on, up to its end, and return where to go on."""
-        run: list[bytes] = []
-        for line in map(bytes.rstrip, lines[at:]):
-            at += 1
-            if line in (END, _EMPTY):
-                self._state = _State.MESSAGES
-                break
-            run.append(line)
-        if run:
-            events.append(StreamLines(self._mode, run))
-        if self._state is _State.MESSAGES:
-            events.append(StreamEnd())
-        return at
+        rest = list(map(bytes.rstrip, lines[at:]))
+        end = min(rest.index(last) if last in rest else len(rest) for last in (END, _EMPTY))
+        if end:
+            events.append(StreamLines(mode, rest[:end]))
+        if end < len(rest):
+            self.mode = None
+            events.append(StreamEnd(rest[end]))
+        return at + end + 1
 
     def _read_line(self, line: bytes) -> Event | None:
         try:
@@ -178,8 +190,7 @@ class ServerWire:
     def _read_message(self, text: bytes) -> Request:
         command = decode_request(text)
         if isinstance(command, STREAM_MODES):
-            self._mode = type(command)
-            self._state = _State.STREAM
+            self.mode = type(command)
         return Request(command)
 
 

@@ -1,0 +1,47 @@
+"""What may vary between two correct replies is made equal; nothing else is."""
+
+import json
+from typing import Any
+
+Normal = Any
+"""A decoded reply without what may vary, or its text where it is not a JSON object."""
+
+_TIMES = frozenset({"total_time", "max_time", "average", "stdev"})
+
+
+def normalise(text: str | None, *, known_ids: int = 0) -> Normal:
+    """Return what two replies to the same request must agree in.
+
+    * a row that the conversation itself made has an ``id`` and ``created`` of its own; both must
+      be there, a number and a text;
+    * the statistics must be there, but only ``num`` counts;
+    * ``columns`` is a set; keys have no order, JSON has no spacing.
+
+    Lines of the stream modes, ``"ok"`` and ``null`` count to the letter.
+
+    Args:
+        text: A reply, or nothing where the connection was closed.
+        known_ids: Rows up to this id were there before.
+    """
+    if text is None or not text.startswith("{"):
+        return text
+    message: dict[str, Any] = json.loads(text)
+    if isinstance(message.get("id"), int) and message["id"] > known_ids:
+        message["id"] = "<new id>"
+        if isinstance(message.get("created"), str):
+            message["created"] = "<now>"
+    if "columns" in message:
+        message["columns"] = sorted(message["columns"])
+    if "requests" in message:
+        message["requests"] = {
+            name: "<seconds>" if name in _TIMES and isinstance(number, int | float) else number
+            for name, number in message["requests"].items()
+        }
+    return message
+
+
+def with_gc_mark(reply: Normal) -> Normal:
+    """Return a reply of a server before 2024, which had no ``gc_mark``, as one of today."""
+    if isinstance(reply, dict) and {"outhash", "unihash"} <= reply.keys():
+        return {"gc_mark": "", **reply}
+    return reply

@@ -1,0 +1,110 @@
+"""Recorded conversations: what clients and servers of the reference said to each other.
+
+A recording is a file of JSON lines in the order in which a proxy saw them; `README.md` beside the
+recordings describes it. `read` makes steps of it that can be played again.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+_TESTS: Final = Path(__file__).resolve().parents[1]
+
+FOLDERS: Final = (_TESTS.parents[1] / "shared" / "fixtures", _TESTS / "data")
+"""All recordings may lie beside the checkout; those of less than 100 KB are part of it."""
+
+CHUNK_START: Final = '{"chunk-stream": null}'
+
+
+class Open(NamedTuple):
+    """A client connects."""
+
+    connection: int
+
+
+class Send(NamedTuple):
+    """A client sends a line, or a piece of one."""
+
+    connection: int
+    data: bytes
+
+
+class Reply(NamedTuple):
+    """The server answers; the chunks of a long reply are put together."""
+
+    connection: int
+    number: int
+    """The how-maniest reply on its connection, from 1."""
+
+    text: str
+
+
+class Close(NamedTuple):
+    """A side closes the connection."""
+
+    connection: int
+    by_server: bool
+
+
+Step = Open | Send | Reply | Close
+
+
+def find(kind: str, name: str) -> Path | None:
+    """Return where a fixture lies, or nothing if it is neither beside the checkout nor in it."""
+    paths = (folder / kind / name for folder in FOLDERS)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read(path: Path) -> list[Step]:
+    """Read a recording of one leg, over a stream."""
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return list(_steps(records))
+
+
+def without(steps: list[Step], commands: frozenset[str]) -> tuple[list[Step], int]:
+    """Leave out whole connections on which any of some commands is sent; tell how many those are.
+
+    A connection's state ends with it. What such a connection changed in the database is missing
+    for those after it, so that the differences this makes must be listed.
+    """
+    unwanted = {
+        step.connection for step in steps if isinstance(step, Send) and commands & _keys(step.data)
+    }
+    return [step for step in steps if step.connection not in unwanted], len(unwanted)
+
+
+def _steps(records: list[dict[str, Any]]) -> Iterator[Step]:
+    replies: dict[int, int] = {}
+    chunks: dict[int, list[str]] = {}
+    for record in records:
+        connection, by_server = record["conn"], record["from"] == "server"
+        match record:
+            case {"event": "open"}:
+                yield Open(connection)
+            case {"event": "close"}:
+                yield Close(connection, by_server)
+            case _ if not by_server:
+                yield Send(connection, _data(record))
+            case _:
+                line = _data(record).decode().removesuffix("\n")
+                if connection in chunks and line:
+                    chunks[connection].append(line)
+                elif line == CHUNK_START:
+                    chunks[connection] = []
+                else:
+                    number = replies[connection] = replies.get(connection, 0) + 1
+                    text = "".join(chunks.pop(connection, [line]))
+                    yield Reply(connection, number, text)
+
+
+def _data(record: dict[str, Any]) -> bytes:
+    return bytes.fromhex(record["data_hex"]) if "data_hex" in record else record["data"].encode()
+
+
+def _keys(line: bytes) -> frozenset[str]:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return frozenset()
+    return frozenset(message) if isinstance(message, dict) else frozenset()
