@@ -1,0 +1,122 @@
+"""The commands that run a server: flags, environment, exit codes (INTERFACES.md §2)."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hashserv.cli import serving
+from hashserv.errors import SettingsError
+from hashserv.server.settings import Limits, Settings
+from tests.conftest import StartServer
+from tests.peers import Peer, digest
+
+
+def parsed(*arguments: str, **environment: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    serving.add_arguments(parser, environment)
+    return parser.parse_args(arguments)
+
+
+def test_defaults_are_the_reference_s() -> None:
+    settings = serving.settings_of(parsed())
+    assert settings == Settings()
+    assert settings.bind == "unix://./hashserve.sock"
+    assert settings.database == "./hashserv.db"
+    assert settings.anon_perms == ("@read", "@report", "@db-admin")
+    assert parsed().log == "WARNING"
+
+
+def test_environment_gives_defaults_and_flags_win() -> None:
+    environment = {
+        "HASHSERVER_BIND": "localhost:8686",
+        "HASHSERVER_DB": "/srv/hashserv.db",
+        "HASHSERVER_LOG_LEVEL": "info",
+        "HASHSERVER_READ_ONLY": "1",
+        "HASHSERVER_ANON_PERMS": "@read @report",
+    }
+    settings = serving.settings_of(parsed(**environment))
+    assert settings.bind == "localhost:8686"
+    assert settings.database == "/srv/hashserv.db"
+    assert settings.read_only
+    assert settings.anon_perms == ("@read", "@report")
+    assert parsed(**environment).log == "INFO"
+    assert serving.settings_of(parsed("-b", ":1", **environment)).bind == ":1"
+    assert not serving.settings_of(parsed(HASHSERVER_READ_ONLY="0")).read_only
+
+
+def test_every_limit_has_a_flag() -> None:
+    arguments = ["--max-line", "2048", "--max-message", "4096", "--handshake-timeout", "1.5"]
+    arguments += ["--write-timeout", "2", "--write-buffer", "3", "--shutdown-timeout", "4"]
+    arguments += ["--backlog", "5", "--cache-bytes", "6"]
+    assert serving.settings_of(parsed(*arguments)).limits == Limits(
+        max_line=2048,
+        max_message=4096,
+        handshake_timeout=1.5,
+        write_timeout=2,
+        write_buffer=3,
+        shutdown_timeout=4,
+        backlog=5,
+        cache_bytes=6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--anon-perms", "@all"], "can't be given to anonymous clients"),
+        (["--anon-perms", "@read,@user-admin"], "can't be given to anonymous clients"),
+        (["--anon-perms", "@reed"], "Unknown permissions @reed"),
+        (["--unihash-digits", "65"], "1 to 64 digits"),
+        (["--max-line", "10"], "line limit"),
+        (["--max-message", "1000"], "line limit"),
+        (["--write-timeout", "0"], "larger than zero"),
+        (["--cache-bytes", "-1"], "negative"),
+    ],
+)
+def test_settings_that_can_not_be(arguments: list[str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        serving.settings_of(parsed(*arguments))
+
+
+@pytest.mark.parametrize("command", [["bitbake_hashserv"], ["main", "serve"]])
+def test_wrong_usage_exits_with_two(tmp_path: Path, command: list[str]) -> None:
+    for arguments in (["--anon-perms", "@all"], ["--no-such-flag"], ["--log", "LOUD"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", f"hashserv.cli.{command[0]}", *command[1:], *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 2
+        assert "usage:" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_anonymous_permissions(start_server: StartServer) -> None:
+    server = start_server("--anon-perms", "@read")
+    with Peer(server.address) as peer:  # it may report, but that is not stored
+        assert peer.report(digest(1), digest(2), digest(3)) == digest(3)
+        assert peer.lookup(digest(1)) is None
+        report = {"method": "m", "taskhash": "t", "unihash": digest(3)}
+        refusal = peer.ask("report-equiv", report)["invoke-error"]["message"]
+        assert refusal == ("Anonymous user is not allowed to access permissions(s) @read, @report")
+    server = start_server("--anon-perms", "@none")
+    with Peer(server.address) as peer:
+        assert peer.ask("ping") == {"alive": True}
+        assert "@read" in peer.ask("get-stream")["invoke-error"]["message"]
+
+
+def test_read_only(start_server: StartServer) -> None:
+    server = start_server()
+    with Peer(server.address) as peer:
+        peer.report(digest(1), digest(2), digest(3))
+    server.stop()
+    server = start_server("--read-only", database=server.database)
+    with Peer(server.address) as peer:
+        assert peer.report(digest(4), digest(2), digest(5)) == digest(3)
+        assert peer.lookup(digest(4)) is None
+        assert peer.lookup(digest(1)) == digest(3)
+        assert "read-only" in peer.ask("gc-sweep", {"mark": "m"})["invoke-error"]["message"]
