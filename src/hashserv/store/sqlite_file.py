@@ -49,6 +49,8 @@ def connect(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
         check_same_thread=False,
     )
     connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
+    # Else each INSERT of many rows keeps what it would undo in a temporary file.
+    connection.execute("PRAGMA temp_store = MEMORY")
     return connection
 
 
