@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: serve test lint check bench soak clean
+.PHONY: serve test lint check bench soak generate clean
 
 serve: $(VENV)/ready  ## start a server on ./hashserve.sock and print the lines for local.conf
 	$(BIN)/hashserv serve $(ARGS)
@@ -26,6 +26,9 @@ bench: $(VENV)/ready-dev  ## the table of requests a second, beside redis-server
 
 soak: $(VENV)/ready-dev  ## the long versions of the crash and property tests
 	HASHSERV_SOAK=1 $(BIN)/python -m pytest --timeout 3600 $(ARGS)
+
+generate: $(VENV)/ready-dev  ## write the sync client anew, from the async one
+	$(BIN)/python -m tools.generate_sync
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hashserv needs Python 3.11 or later")'

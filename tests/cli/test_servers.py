@@ -50,7 +50,7 @@ def test_environment_gives_defaults_and_flags_win() -> None:
 def test_every_limit_has_a_flag() -> None:
     arguments = ["--max-line", "2048", "--max-message", "4096", "--handshake-timeout", "1.5"]
     arguments += ["--write-timeout", "2", "--write-buffer", "3", "--shutdown-timeout", "4"]
-    arguments += ["--backlog", "5", "--cache-bytes", "6"]
+    arguments += ["--backlog", "5", "--cache-bytes", "6", "--log-bytes", "7000000"]
     assert serving.settings_of(parsed(*arguments)).limits == Limits(
         max_line=2048,
         max_message=4096,
@@ -60,6 +60,7 @@ def test_every_limit_has_a_flag() -> None:
         shutdown_timeout=4,
         backlog=5,
         cache_bytes=6,
+        log_bytes=7_000_000,
     )
 
 
@@ -74,6 +75,7 @@ def test_every_limit_has_a_flag() -> None:
         (["--max-message", "1000"], "line limit"),
         (["--write-timeout", "0"], "larger than zero"),
         (["--cache-bytes", "-1"], "negative"),
+        (["--log-bytes", "1000"], "write-ahead log"),
     ],
 )
 def test_settings_that_can_not_be(arguments: list[str], words: str) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from typing import Final
 
 from hashserv.cli import measuring
@@ -105,16 +106,17 @@ def _gc_mark(arguments: argparse.Namespace, client: Client) -> None:
 
 def _gc_mark_stream(arguments: argparse.Namespace, client: Client) -> None:
     lines = counted((line for line in map(str.strip, sys.stdin) if line), unit="lines")
-    count = 0
+    first = list(islice(lines, 1))
     try:
-        client.gc_mark_stream(arguments.mark, [])
+        count = client.gc_mark_stream(arguments.mark, first)["count"]
     except ConnectionError:  # a server that does not know the stream closes the connection
-        for line in lines:
+        count = 0
+        for line in chain(first, lines):
             words = line.split()
             where = dict(zip(words[0::2], words[1::2], strict=True))
             count += client.gc_mark(arguments.mark, where)["count"]
     else:
-        count = client.gc_mark_stream(arguments.mark, lines)["count"]
+        count += client.gc_mark_stream(arguments.mark, lines)["count"]
     print(f"New hashes marked: {count}")
 
 

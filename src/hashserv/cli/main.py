@@ -2,10 +2,11 @@
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
-from hashserv.address import UNIX_PREFIX
+from hashserv.address import TcpAddress, UnixAddress, parse_address
 from hashserv.cli import serving
 from hashserv.version import __version__
 
@@ -31,12 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say_ready(address: str) -> None:
     """Tell how to use the server that has just started."""
-    if address.startswith(UNIX_PREFIX):
-        address = UNIX_PREFIX + os.path.abspath(address.removeprefix(UNIX_PREFIX))
+    match parse_address(address):
+        case UnixAddress(path):
+            reachable = str(UnixAddress(os.path.abspath(path)))
+        case TcpAddress("0.0.0.0" | "::", port):  # noqa: S104 - told of, not bound
+            reachable = str(TcpAddress(socket.gethostname(), port))
+        case _:
+            reachable = address
     print(
-        f"Serving on {address} (Ctrl-C stops). For conf/local.conf:\n"
+        f"Serving on {reachable} (Ctrl-C stops). For conf/local.conf:\n"
         "\n"
-        f'BB_HASHSERVE = "{address}"\n'
+        f'BB_HASHSERVE = "{reachable}"\n'
         'BB_SIGNATURE_HANDLER = "OEEquivHash"\n',
         flush=True,
     )

@@ -14,17 +14,6 @@ from hashserv.server.settings import Limits, Settings
 _ENVIRONMENT = "HASHSERVER_"
 LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
-_LIMIT_FLAGS = {
-    "max_line": "--max-line",
-    "max_message": "--max-message",
-    "handshake_timeout": "--handshake-timeout",
-    "write_timeout": "--write-timeout",
-    "write_buffer": "--write-buffer",
-    "shutdown_timeout": "--shutdown-timeout",
-    "backlog": "--backlog",
-    "cache_bytes": "--cache-bytes",
-}
-
 _LIMIT_HELP = {
     "max_line": "longest line of a client, in bytes",
     "max_message": "longest message of a client, in bytes",
@@ -34,6 +23,7 @@ _LIMIT_HELP = {
     "shutdown_timeout": "seconds for requests under way when the server stops",
     "backlog": "connections that may wait to be accepted",
     "cache_bytes": "memory for answers to look-ups, in bytes",
+    "log_bytes": "database log that a burst of reports may leave to be copied later, in bytes",
 }
 
 
@@ -99,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
     limits = parser.add_argument_group("limits")
     for field in fields(Limits):
         limits.add_argument(
-            _LIMIT_FLAGS[field.name],
+            f"--{field.name.replace('_', '-')}",
             metavar="SECONDS" if field.type is float else "N",
             type=float if field.type is float else int,
             default=field.default,

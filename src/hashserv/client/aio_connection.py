@@ -88,7 +88,15 @@ class AsyncConnection:
             window.rewind()
             self.in_flight = window
         if lines := window.take_unsent():
-            await self._send(lines)
+            try:
+                await self._send(lines)
+            except (OSError, ConnectionClosedError):
+                # What was answered before need not be asked again; the next step fails again.
+                replies = self._wire.stream_lines(window.unanswered)
+                if not replies:
+                    raise
+                window.answered(len(replies))
+                return replies
         if window.wants_more:
             return []
         replies = await self._lines(window.unanswered, limit)
@@ -126,7 +134,8 @@ class AsyncConnection:
             with contextlib.suppress(OSError, ConnectionClosedError):
                 while True:
                     self._wire.feed(await self._stream.receive(0))
-            self._wire.check_refusal()
+            if self._mode is None:
+                self._wire.check_refusal()
             raise
 
     async def _message(self, limit: float | None) -> Any:

@@ -86,7 +86,7 @@ class Client:
             OSError: The client connects at once, and nobody listens there.
         """
         self.disconnect()
-        self._address = UnixAddress(os.path.abspath(path))  # it still holds after a chdir
+        self._address = _lasting(path)
         if CONNECT_UNIX_AT_ONCE:
             self._connected()
 
@@ -373,3 +373,8 @@ class Client:
     @property
     def _limit(self) -> float | None:
         return None if self.timeout is None or self.timeout < 0 else self.timeout
+
+
+def _lasting(path: str) -> UnixAddress:
+    """Return the address of a socket file that means the same after a change of directory."""
+    return UnixAddress(os.path.abspath(path))

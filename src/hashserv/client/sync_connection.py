@@ -89,7 +89,15 @@ class Connection:
             window.rewind()
             self.in_flight = window
         if lines := window.take_unsent():
-            self._send(lines)
+            try:
+                self._send(lines)
+            except (OSError, ConnectionClosedError):
+                # What was answered before need not be asked again; the next step fails again.
+                replies = self._wire.stream_lines(window.unanswered)
+                if not replies:
+                    raise
+                window.answered(len(replies))
+                return replies
         if window.wants_more:
             return []
         replies = self._lines(window.unanswered, limit)
@@ -127,7 +135,8 @@ class Connection:
             with contextlib.suppress(OSError, ConnectionClosedError):
                 while True:
                     self._wire.feed(self._stream.receive(0))
-            self._wire.check_refusal()
+            if self._mode is None:
+                self._wire.check_refusal()
             raise
 
     def _message(self, limit: float | None) -> Any:

@@ -151,6 +151,7 @@ def _services(settings: Settings) -> Services:
         settings.database,
         durable=settings.durable,
         writable=not settings.read_only or sqlite_file.is_writable(settings.database),
+        max_log=settings.limits.log_bytes,
     )
     return Services(
         equivalences=Equivalences(

@@ -39,8 +39,9 @@ logger = logging.getLogger("hashserv.server")
 
 _Decoded = TypeVar("_Decoded")
 
-SLICE_LINES: Final = 512
-"""Lines of a stream mode that are answered before other connections have their turn."""
+SLICE_LINES: Final = 128
+"""Lines of a stream mode that are answered, if the database must be asked, before other connections
+have their turn: about half a millisecond."""
 
 GROUP_REPORTS: Final = 256
 """Reports of one connection that are stored together."""

@@ -13,9 +13,11 @@ from hashserv.model import (
     UNIHASH_DIGITS,
     USER_ADMIN,
 )
+from hashserv.store.checkpoint import DEFAULT_MAX_LOG
 from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
 
 _LEAST_LINE: Final = 1024
+_LEAST_LOG: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,10 @@ class Limits:
 
     cache_bytes: int = DEFAULT_CACHE_BYTES
     """Memory for answers to look-ups."""
+
+    log_bytes: int = DEFAULT_MAX_LOG
+    """The database's write-ahead log, from which on it is copied in a burst of reports, too; at
+    twice that, reports wait for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +98,8 @@ class Settings:
             )
         if min(limits.handshake_timeout, limits.write_timeout, limits.write_buffer) <= 0:
             raise SettingsError("Time-outs and buffers must be larger than zero")
+        if limits.log_bytes < _LEAST_LOG:
+            raise SettingsError(f"The write-ahead log needs {_LEAST_LOG} bytes or more")
         if limits.cache_bytes < 0 or limits.backlog < 1 or limits.shutdown_timeout < 0:
             raise SettingsError("The cache, backlog and shutdown time-out can't be negative")
 

@@ -21,8 +21,10 @@ DEFAULT_MAX_LOG: Final = 256 * 1024 * 1024
 """Bytes of the log from which on it is copied in the middle of a burst, too."""
 
 _PAGE_BYTES: Final = 4096
+_PAGES_A_COMMIT: Final = 3
 _PAGES_A_ROW: Final = 2.5
-"""What a new row adds to the log, about: a page of its table now and then, and of two indexes."""
+"""What the log grows by, about: a new row changes a page in each of two indexes, and those of a
+commit share the ends of the tables."""
 
 _SHORT_REST: Final = 2000
 """Pages that the writer itself may copy, to start the log anew, without anybody noticing."""
@@ -54,7 +56,7 @@ class Checkpointer:
             return
         loop = asyncio.get_running_loop()
         self._last_write = loop.time()
-        self._pages += rows * _PAGES_A_ROW
+        self._pages += _PAGES_A_COMMIT + rows * _PAGES_A_ROW
         if self._pages > self._max_pages:
             self._start()
         elif self._lull is None:

@@ -21,7 +21,7 @@ from hashserv.model import (
 )
 from hashserv.store import sqlite_file, statements, transactions
 from hashserv.store.base import Freshness, Store
-from hashserv.store.checkpoint import Checkpointer
+from hashserv.store.checkpoint import DEFAULT_MAX_LOG, Checkpointer
 from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES, applies, is_indexed
 from hashserv.store.transactions import Clock, Committed
 from hashserv.store.writer import Writer
@@ -41,6 +41,7 @@ class SqliteStore(Store):
         durable: Whether what was acknowledged survives a loss of power; it always survives a
             crash of the process.
         writable: Whether to open it for writing; without, every method that writes fails.
+        max_log: Bytes of the write-ahead log from which on it is copied in a burst of reports, too.
 
     Raises:
         StoreError: The file can't be used; the message says why and what to do.
@@ -52,6 +53,7 @@ class SqliteStore(Store):
         *,
         durable: bool = True,
         writable: bool = True,
+        max_log: int = DEFAULT_MAX_LOG,
     ) -> None:
         self._path = path
         self._clock = Clock()
@@ -64,7 +66,7 @@ class SqliteStore(Store):
                 path, writable=False, busy=sqlite_file.BUSY_SECONDS
             )
             self._read_version = self._data_version()
-            self._writer = self._open_writer(durable=durable) if writable else None
+            self._writer = self._open_writer(durable=durable, max_log=max_log) if writable else None
         self._counter = ThreadPoolExecutor(1, "hashserv-counter")
 
     # Freshness. The writer's connection tells the commits of other processes from our own, but
@@ -72,7 +74,8 @@ class SqliteStore(Store):
 
     def freshness(self) -> Freshness:
         if self._writer is not None and self._writer.busy:
-            same = self._data_version() == self._read_version
+            version = self._data_version()
+            same = version is not None and version == self._read_version
             return Freshness.SAME if same else Freshness.UNSURE
         return Freshness.CHANGED if self._foreign_change() else Freshness.SAME
 
@@ -95,9 +98,8 @@ class SqliteStore(Store):
         before, self._read_version = self._read_version, self._data_version()
         return before != self._read_version
 
-    def _data_version(self) -> int:
-        version: int = self._reader.execute("PRAGMA data_version").fetchone()[0]
-        return version
+    def _data_version(self) -> int | None:
+        return sqlite_file.data_version(self._reader)
 
     # Looking up.
 
@@ -176,7 +178,7 @@ class SqliteStore(Store):
         removed: int = await self._writing().run(work)
         for table in tables:
             if table not in indexed:
-                delete = statements.delete_matching(table, statements.matching(condition))
+                delete = statements.delete_slice(table, statements.matching(condition))
                 removed += await self._in_slices(table, delete, condition)
         return removed
 
@@ -186,7 +188,7 @@ class SqliteStore(Store):
         return [
             await self._in_slices(
                 MAPPINGS,
-                statements.mark_matching(condition),
+                statements.mark_slice(statements.matching(condition)),
                 {**condition, "new_mark": mark},
                 only_during=mark,
             )
@@ -196,13 +198,13 @@ class SqliteStore(Store):
         ]
 
     async def sweep(self, mark: str) -> int | None:
-        delete = statements.delete_matching(MAPPINGS, statements.UNMARKED)
+        delete = statements.delete_slice(MAPPINGS, statements.UNMARKED)
         removed = await self._in_slices(MAPPINGS, delete, {"mark": mark}, only_during=mark)
         ended: bool = await self._writing().run(partial(transactions.end_collection, mark=mark))
         return removed if ended else None
 
     async def clean_unused(self, max_age: float) -> int:
-        delete = statements.delete_matching(OUTHASHES, statements.UNUSED)
+        delete = statements.delete_slice(OUTHASHES, statements.UNUSED)
         return await self._in_slices(OUTHASHES, delete, {"age": f"-{max_age:f} seconds"})
 
     async def _in_slices(
@@ -219,7 +221,7 @@ class SqliteStore(Store):
 
         Args:
             table: Whose rows it is about.
-            statement: An UPDATE or DELETE that ends in a predicate.
+            statement: Marks or deletes in one slice.
             parameters: Its parameters.
             only_during: Stop when the collection of this mark is not, or no more, under way.
         """
@@ -245,18 +247,20 @@ class SqliteStore(Store):
         self._counting.close()
         self._reader.close()
 
-    def _open_writer(self, *, durable: bool) -> Writer:
+    def _open_writer(self, *, durable: bool, max_log: int) -> Writer:
         connection = sqlite_file.connect(self._path, writable=True, busy=sqlite_file.BUSY_SECONDS)
         # NORMAL may lose the last commits with the power, but never damages the file as OFF may.
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # the checkpointer's work
+        connection.execute(f"PRAGMA journal_size_limit = {max_log // 4}")  # after a burst
         return Writer(
             connection,
             self._path,
             report=partial(transactions.store_reports, clock=self._clock),
             observer=self,
             checkpointer=Checkpointer(
-                sqlite_file.connect(self._path, writable=True, busy=sqlite_file.BUSY_SECONDS)
+                sqlite_file.connect(self._path, writable=True, busy=sqlite_file.BUSY_SECONDS),
+                max_log=max_log,
             ),
         )
 

@@ -54,6 +54,15 @@ def connect(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
     return connection
 
 
+def data_version(connection: sqlite3.Connection) -> int | None:
+    """Return a number that changes when another connection commits; `None` if it can't be had."""
+    try:
+        version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+    except sqlite3.Error:
+        return None
+    return version
+
+
 def prepare(path: str, *, writable: bool) -> None:
     """Check a file, and bring it to WAL mode and today's tables where that is needed.
 

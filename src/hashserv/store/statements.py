@@ -103,13 +103,23 @@ def matching(condition: Condition) -> str:
 
 
 def mark_matching(condition: Condition) -> str:
-    """Return the statement that marks the mappings that a condition matches."""
+    """Return the statement that marks the mappings that an indexed condition matches."""
     return f"UPDATE {MAPPINGS} SET gc_mark = :new_mark WHERE {matching(condition)}"
 
 
-def delete_matching(table: str, predicate: str) -> str:
-    """Return the statement that deletes what a predicate matches."""
-    return f"DELETE FROM {table} WHERE {predicate}"
+def delete_matching(table: str, condition: Condition) -> str:
+    """Return the statement that deletes what an indexed condition matches."""
+    return f"DELETE FROM {table} WHERE {matching(condition)}"
+
+
+def mark_slice(predicate: str) -> str:
+    """Return the statement that marks what a predicate matches in a slice of the mappings."""
+    return f"UPDATE {MAPPINGS} NOT INDEXED SET gc_mark = :new_mark {_in_slice(predicate)}"
+
+
+def delete_slice(table: str, predicate: str) -> str:
+    """Return the statement that deletes what a predicate matches in a slice of a table."""
+    return f"DELETE FROM {table} NOT INDEXED {_in_slice(predicate)}"
 
 
 def slice_end(table: str) -> str:
@@ -118,6 +128,7 @@ def slice_end(table: str) -> str:
     return f"SELECT max(id) FROM ({next_ids})"
 
 
-def within_slice(statement: str) -> str:
-    """Limit a statement that ends in a predicate to the slice between two ids."""
-    return f"{statement} AND id > :after AND id <= :end"
+def _in_slice(predicate: str) -> str:
+    # NOT INDEXED leaves the ids; else the planner may take an index by method, and so go
+    # through the whole table for each slice.
+    return f"WHERE id > :after AND id <= :end AND {predicate}"

@@ -95,9 +95,8 @@ def remove_indexed(
     connection: sqlite3.Connection, condition: Condition, tables: Sequence[str]
 ) -> Committed:
     """Remove what an indexed condition matches from some tables; the result is how many."""
-    predicate = statements.matching(condition)
     count = sum(
-        connection.execute(statements.delete_matching(table, predicate), condition).rowcount
+        connection.execute(statements.delete_matching(table, condition), condition).rowcount
         for table in tables
     )
     return Committed(count, removed=MAPPINGS in tables)
@@ -140,7 +139,7 @@ def run_slice(
     parameters: Dictionary[str, Any],
     after: int,
 ) -> Committed:
-    """Run an UPDATE or DELETE over the next slice of a table.
+    """Run a statement on the next slice of a table.
 
     The result is the slice's last id and how many rows changed, or `None` at the table's end.
     """
@@ -149,7 +148,7 @@ def run_slice(
     if end is None:
         return Committed(None)
     parameters = {**parameters, "after": after, "end": end}
-    count = connection.execute(statements.within_slice(statement), parameters).rowcount
+    count = connection.execute(statement, parameters).rowcount
     removed = count > 0 and table == MAPPINGS and statement.startswith("DELETE")
     return Committed((end, count), removed=removed)
 

@@ -8,14 +8,16 @@ operation, cut into slices, takes turns with the reports.
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
+from hashserv.errors import StoreError
 from hashserv.model import Report
 from hashserv.store.checkpoint import Checkpointer, restart_log
-from hashserv.store.sqlite_file import explain
+from hashserv.store.sqlite_file import data_version, explain
 from hashserv.store.transactions import Committed
 
 MAX_GROUP: Final = 512
@@ -80,15 +82,23 @@ class Writer:
         self._report = report
         self._observer = observer
         self._checkpointer = checkpointer
-        self._thread = ThreadPoolExecutor(1, "hashserv-writer")
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Pending] = deque()
-        self._arrived = asyncio.Event()
-        self._version = self._data_version()
-        self._changes = connection.total_changes
+        self._starting = False
         self._closing = False
-        self.busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._version = data_version(connection)
+        self._changes = connection.total_changes
+        self._groups: SimpleQueue[list[_Pending] | None] = SimpleQueue()
+        # A thread and a queue, not an executor: that costs a report twice the hand-overs.
+        self._thread = threading.Thread(target=self._work, name="hashserv-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
         """Whether a transaction runs, or has run and is not acknowledged yet."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="hashserv-writer")
+        return not self._idle.is_set()
 
     async def report(self, reports: Sequence[Report]) -> list[str]:
         """Store reports in the next transaction, together with those of others.
@@ -113,8 +123,8 @@ class Writer:
         SQLite counts for a connection the commits of all others, so the writer's own commits,
         which are all of this process, do not count here.
         """
-        version = self._data_version()
-        changed = version != self._version
+        version = data_version(self._connection)
+        changed = version is None or version != self._version
         self._version = version
         return changed
 
@@ -123,44 +133,58 @@ class Writer:
         if self._closing:
             return
         self._closing = True
-        self._arrived.set()
-        await self._task
-        loop = asyncio.get_running_loop()
+        while self._waiting or self.busy:
+            self._start()
+            await self._idle.wait()
+        self._groups.put(None)
         await self._checkpointer.close()
-        await loop.run_in_executor(self._thread, self._connection.close)
-        self._thread.shutdown()
+        await self._loop.run_in_executor(None, self._thread.join)
+        # The last to close copies what is left of the log.
+        await self._loop.run_in_executor(None, self._connection.close)
 
     async def _submit(self, pending: _Pending) -> Any:
         if self._closing:
-            raise RuntimeError("the writer is closed")
+            raise StoreError(f"{self._path} is being closed")
         self._waiting.append(pending)
-        self._arrived.set()
+        if not self.busy and not self._starting:
+            # At the end of the turn, so that what came with it in this turn goes together.
+            self._starting = True
+            self._loop.call_soon(self._start)
         return await pending.done
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting or not self._closing:
-            if not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
+    def _start(self) -> None:
+        """Hand the next transaction to the thread, if there is one and none is running."""
+        self._starting = False
+        while self._waiting and not self.busy:
             group = self._take()
-            if not group:
-                continue
-            self.busy = True
-            self._observer.before_transaction()
-            committed: Committed | None = None
+            if group:
+                self._idle.clear()
+                self._observer.before_transaction()
+                self._groups.put(group)
+
+    def _finish(self, group: list[_Pending], outcome: Committed | BaseException) -> None:
+        """Acknowledge a transaction, in the event loop, and start the next."""
+        self._idle.set()
+        self._checkpointer.wrote(self._rows_written())
+        if isinstance(outcome, Committed):
+            self._observer.after_transaction(outcome)
+            _answer(group, outcome.result)
+        else:
+            self._observer.after_transaction(None)
+            told = explain(outcome, self._path) if isinstance(outcome, sqlite3.Error) else outcome
+            for pending in group:
+                pending.fail(told)
+        self._start()
+
+    def _work(self) -> None:
+        """Run one transaction after the other, in the writer's thread."""
+        while (group := self._groups.get()) is not None:
+            outcome: Committed | BaseException
             try:
-                committed = await loop.run_in_executor(self._thread, self._transact, group)
-            except Exception as error:  # noqa: BLE001 - whoever waits gets it, whatever it is
-                told = explain(error, self._path) if isinstance(error, sqlite3.Error) else error
-                for pending in group:
-                    pending.fail(told)
-            self.busy = False
-            self._checkpointer.wrote(self._rows_written())
-            self._observer.after_transaction(committed)
-            if committed is not None:
-                _answer(group, committed.result)
+                outcome = self._transact(group)
+            except BaseException as error:  # noqa: BLE001 - whoever waits gets it, whatever it is
+                outcome = error
+            self._loop.call_soon_threadsafe(self._finish, group, outcome)
 
     def _take(self) -> list[_Pending]:
         """Take the next transaction's work; who has gone away meanwhile is left out."""
@@ -173,7 +197,6 @@ class Writer:
         return [pending for pending in group if not pending.done.cancelled()]
 
     def _transact(self, group: list[_Pending]) -> Committed:
-        """Run one transaction, in the writer's thread."""
         connection = self._connection
         if self._checkpointer.overdue:
             self._checkpointer.overdue = False
@@ -196,10 +219,6 @@ class Writer:
     def _rows_written(self) -> int:
         before, self._changes = self._changes, self._connection.total_changes
         return self._changes - before
-
-    def _data_version(self) -> int:
-        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        return version
 
 
 def _answer(group: Sequence[_Pending], result: Any) -> None:

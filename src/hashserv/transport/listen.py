@@ -165,7 +165,7 @@ def _remove_stale(address: UnixAddress) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(address.path)
         return
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):
         pass  # somebody is there, but busy
     raise AddressError(
         f"Can't listen on {address}: a server is listening there already; stop it, or name "

@@ -78,8 +78,9 @@ class ClientWire:
         """Take the next message off what was received, or return `INCOMPLETE`.
 
         Raises:
-            ProtocolError: What came is no JSON, or over the limit.
-            InvokeError: The server refused the request; it closes the connection.
+            ProtocolError: What came is no JSON, or a line over the limit.
+            InvokeError: The server refused the request, and closes the connection; or its reply
+                is over the limit, which asking again would not change.
         """
         while (line := self._line()) is not None:
             text: bytes | None = line

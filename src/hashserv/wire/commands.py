@@ -187,7 +187,7 @@ class GcSweep(Command, frozen=True):
 class CleanUnused(Command, frozen=True):
     """Remove outhash rows that are old enough and have no mapping; the age is in seconds."""
 
-    max_age_seconds: int | float
+    max_age_seconds: float
 
     name = "clean-unused"
     permissions = _ADMINISTERING

@@ -32,46 +32,50 @@ class LineBuffer:
         max_line: How many bytes a line may have without its line feed.
     """
 
-    __slots__ = ("_max_line", "_partial")
+    __slots__ = ("_max_line", "_partial", "refused")
 
     def __init__(self, max_line: int = DEFAULT_MAX_LINE) -> None:
         self._max_line = max_line
         self._partial = bytearray()
+        self.refused: ProtocolError | None = None
+        """Says of a line that it is too long, complete or not; nothing after it is returned."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes as they arrived and return the lines now complete, without line feeds.
 
-        Raises:
-            ProtocolError: A line is longer than the limit, complete or not.
+        The caller looks at `refused` when it is done with them.
         """
+        if self.refused is not None:
+            return []
         if self._partial:
-            if b"\n" not in data:
-                self._partial += data
-                self._check_partial()
-                return []
             self._partial += data
+            if b"\n" not in data:
+                self._check(self._partial)
+                return []
             data = bytes(self._partial)
             self._partial.clear()
         lines = data.split(b"\n")
         rest = lines.pop()
+        # Nothing in so few bytes can be too long, so the common case looks at no line.
+        if len(data) > self._max_line:
+            for at, line in enumerate(lines):
+                if not self._check(line):
+                    return lines[:at]
         if rest:
             self._partial += rest
-            self._check_partial()
-        # Nothing in so few bytes can be too long, so the common case looks at no line.
-        if len(data) > self._max_line and any(len(line) > self._max_line for line in lines):
-            self._refuse()
+            self._check(rest)
         return lines
 
     def __len__(self) -> int:
         """How many bytes of an incomplete line are held."""
         return len(self._partial)
 
-    def _check_partial(self) -> None:
-        if len(self._partial) > self._max_line:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        raise ProtocolError(f"a line is longer than {self._max_line} bytes")
+    def _check(self, line: bytes | bytearray) -> bool:
+        if len(line) <= self._max_line:
+            return True
+        self.refused = ProtocolError(f"a line is longer than {self._max_line} bytes")
+        self._partial.clear()
+        return False
 
 
 class MessageBuffer:
@@ -147,17 +151,20 @@ def encode_message(message: object, *, max_chunk: int | None = DEFAULT_MAX_CHUNK
         return text + b"\n"
     # Chunks are ASCII, as the reference sends them: its reader gives up at 64 KiB a line, and
     # 32,767 characters of UTF-8 may be twice that.
-    return b"\n".join([CHUNK_START, *_pieces(json.dumps(message).encode(), max_chunk - 1), b"\n"])
+    ascii_text = json.dumps(message, separators=(",", ":")).encode()
+    return b"\n".join([CHUNK_START, *_pieces(ascii_text, max_chunk - 1), b"\n"])
 
 
 def _pieces(text: bytes, size: int) -> Iterator[bytes]:
-    """Cut ASCII text into pieces of at most `size`, none with a space at its end if it can be.
+    """Cut ASCII JSON into pieces of at most `size`, none with a space at its end.
 
-    The reference strips trailing white space off each piece, spaces of the message included.
+    The reference strips white space off the end of each piece, and what is empty then ends the
+    message. So the text gets no run of spaces as long as a piece. All spaces are in strings.
     """
+    run = max(1, size // 2)
+    text = text.replace(b" " * run, b" " * (run - 1) + b"\\u0020")
     start = 0
     while start < len(text):
-        piece = text[start : start + size]
-        piece = piece.rstrip(b" ") or piece
+        piece = text[start : start + size].rstrip(b" ")
         yield piece
         start += len(piece)

@@ -119,12 +119,10 @@ class ServerWire:
         """
         if self._state is _State.CLOSED:
             return []
-        try:
-            lines = self._lines.feed(data)
-        except ProtocolError as error:
-            self._state = _State.CLOSED
-            return [Broken(error)]
-        return self._read(lines)
+        events = self._read(self._lines.feed(data))
+        if self._lines.refused is not None:
+            events += self._break(self._lines.refused)
+        return events
 
     def close(self) -> None:
         """Take nothing more: whatever is fed from now on is dropped."""
@@ -134,6 +132,12 @@ class ServerWire:
     def encode(self, reply: object) -> bytes:
         """Return the bytes of a reply to a `Request`, or of an error."""
         return encode_message(reply) if self._has_chunks else encode_message(reply, max_chunk=None)
+
+    def _break(self, error: ProtocolError) -> list[Event]:
+        if self._state is _State.CLOSED:  # by something before
+            return []
+        self.close()
+        return [Broken(error)]
 
     def _read(self, lines: list[bytes]) -> list[Event]:
         events: list[Event] = []

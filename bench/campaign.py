@@ -1,0 +1,150 @@
+"""One run from loading to the last number: which server is measured with what, and when."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tqdm import tqdm
+
+from bench import idle, loading, workloads
+from bench.fairness import Fairness, Greed
+from bench.generators import Generators
+from bench.idle import Idle
+from bench.rounds import Rates, Rounds
+from bench.servers import Hashserv, Redis, Server
+from bench.workloads import Workload
+
+CACHE_BYTES: Final = 2 << 30
+"""The cache for the cached rows: room for a million mappings and as many unknown keys."""
+
+_PINGS: Final = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much to measure.
+
+    Args:
+        mappings: How many keys the servers have.
+        rounds: How often each workload is measured.
+        scale: What part of a usual run's requests to make.
+        connections: How many idle ones to open.
+        look_ups: How many a greedy client makes.
+        redis: The redis-server program; `None` measures ours alone.
+    """
+
+    mappings: int = 1_000_000
+    rounds: int = 3
+    scale: float = 1.0
+    connections: int = 5_000
+    look_ups: int = 1_000_000
+    redis: str | None = None
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What was measured."""
+
+    rates: list[Rates] = field(default_factory=list)
+    idle: Idle | None = None
+    idle_redis: Idle | None = None
+    greeds: list[Greed] = field(default_factory=list)
+    wrong_when_warming: int = 0
+
+    @property
+    def wrong(self) -> int:
+        """How many replies of all were wrong."""
+        return (
+            self.wrong_when_warming
+            + sum(row.wrong for row in self.rates)
+            + sum(row.wrong for row in (self.idle, self.idle_redis) if row is not None)
+            + sum(row.wrong for row in self.greeds)
+        )
+
+
+class Campaign:
+    """Measures everything.
+
+    Args:
+        plan: How much.
+        directory: Where databases go, so the disk that syncs are measured on.
+    """
+
+    def __init__(self, plan: Plan, directory: Path) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._database = directory / "hashserv.db"
+        self._generators = Generators(directory)
+        self._findings = Findings()
+        self._cached = workloads.cached(mappings=plan.mappings, scale=plan.scale)
+        self._durable = workloads.durable(scale=plan.scale)
+        self._uncached = workloads.uncached(mappings=plan.mappings, scale=plan.scale)
+
+    def run(self) -> Findings:
+        """Load, measure, and return the findings; show progress on a terminal."""
+        n_measured = len(self._cached + self._durable + self._uncached)
+        steps = 6 + self._plan.rounds * n_measured  # loading, warming, idle, three for fairness
+        with (
+            tqdm(total=steps, disable=None, leave=False) as self._bar,
+            ExitStack() as stack,
+        ):
+            self._rounds = Rounds(self._plan.rounds, advance=self._bar.update)
+            self._step("loading")
+            loading.fill_database(self._database, self._plan.mappings, self._generators)
+            memory, disk = self._start_redis(stack)
+            with self._hashserv(cache_bytes=CACHE_BYTES) as ours:
+                self._step("warming the cache")
+                rows = self._generators.rows(self._plan.mappings)
+                self._findings.wrong_when_warming = loading.warm(ours, rows)
+                self._measure(self._cached, ours, memory)
+                self._measure(self._durable, ours, disk)
+            with self._hashserv(cache_bytes=0) as ours:
+                self._step("idle connections")
+                self._findings.idle = idle.measure(ours, self._plan.connections)
+                if disk is not None:
+                    self._findings.idle_redis = idle.measure(disk, self._plan.connections)
+                self._measure(self._uncached, ours, None)
+            with self._hashserv(cache_bytes=0) as ours:
+                self._measure_fairness(ours)
+        return self._findings
+
+    def _start_redis(self, stack: ExitStack) -> tuple[Redis | None, Redis | None]:
+        """Start Redis with the keys in memory, and another that syncs what it is told."""
+        program = self._plan.redis
+        if program is None:
+            return None, None
+        memory, disk = (
+            stack.enter_context(
+                Redis(program, self._directory / name, durable=durable, generators=self._generators)
+            )
+            for name, durable in (("redis-memory", False), ("redis-disk", True))
+        )
+        loading.fill_redis(memory, self._plan.mappings)
+        return memory, disk
+
+    def _hashserv(self, *, cache_bytes: int) -> Hashserv:
+        return Hashserv(self._database, cache_bytes=cache_bytes, generators=self._generators)
+
+    def _measure(self, rows: Sequence[Workload], ours: Server, redis: Server | None) -> None:
+        for workload in rows:
+            self._bar.set_description(workload.name)
+            self._findings.rates.append(self._rounds.measure(workload, ours, redis))
+
+    def _measure_fairness(self, ours: Hashserv) -> None:
+        fairness = Fairness(
+            ours,
+            self._generators,
+            mappings=self._plan.mappings,
+            look_ups=self._plan.look_ups,
+            pings=_PINGS,
+        )
+        self._bar.set_description("fairness")
+        for greed in fairness.measure():
+            self._findings.greeds.append(greed)
+            self._bar.update()
+
+    def _step(self, description: str) -> None:
+        self._bar.set_description(description)
+        self._bar.update()

@@ -1,0 +1,119 @@
+"""The findings as tables for people and as JSON for programs."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from bench import fairness, idle
+from bench.campaign import Findings
+from bench.fairness import Greed
+from bench.idle import Idle
+from bench.rounds import Rates
+
+_KIB = 1024
+_MIB = 1024 * 1024
+_MS = 1e3
+
+_RATES = ("requests", "ours/s", "Redis/s", "ratio", "min-max", "goal", "")
+_IDLE = ("memory", "ours", "Redis", "goal", "")
+_GREEDS = ("fairness", "p50 ms", "p99 ms", "max ms", "growth MiB", "goal", "")
+
+
+def of(findings: Findings) -> str:
+    """Return the tables."""
+    idle_goal = f"<= {idle.MOST_BYTES / _KIB:.0f} KiB"
+    tables = [aligned(_RATES, [_rates(row) for row in findings.rates])]
+    if findings.idle is not None:
+        name = f"an idle connection of {findings.idle.connections:,}"
+        cells = [_bytes_each(findings.idle), _bytes_each(findings.idle_redis)]
+        row = [name, *cells, idle_goal, _verdict(met=findings.idle.met)]
+        tables.append(aligned(_IDLE, [row]))
+    tables.append(aligned(_GREEDS, [_greed(row) for row in findings.greeds]))
+    return "\n\n".join(tables)
+
+
+def as_json(findings: Findings) -> dict[str, Any]:
+    """Return what JSON has of the findings; seconds, bytes and requests a second throughout."""
+    return {
+        "rates": [
+            {
+                "name": row.workload.name,
+                "ours": row.ours,
+                "redis": row.redis,
+                "ratios": row.ratios,
+                "goal": _text(row.workload.goal),
+                "met": row.met,
+                "wrong": row.wrong,
+            }
+            for row in findings.rates
+        ],
+        "idle": {
+            server: {"connections": row.connections, "bytes_each": row.bytes_each, "met": row.met}
+            for server, row in (("ours", findings.idle), ("redis", findings.idle_redis))
+            if row is not None
+        },
+        "fairness": [
+            {
+                "name": row.name,
+                "pings": len(row.delays),
+                "p50": row.quantile(0.5),
+                "p99": row.quantile(0.99),
+                "max": max(row.delays),
+                "growth": row.growth,
+                "met": row.met,
+                "wrong": row.wrong,
+            }
+            for row in findings.greeds
+        ],
+        "wrong": findings.wrong,
+    }
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as columns: the first to the left, the others to the right."""
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _rates(row: Rates) -> list[str]:
+    ratios = row.ratios
+    return [
+        row.workload.name,
+        f"{median(row.ours):,.0f}",
+        f"{median(row.redis):,.0f}" if row.redis else "-",
+        f"{median(ratios):.2f}" if ratios else "-",
+        f"{min(ratios):.2f}-{max(ratios):.2f}" if ratios else "-",
+        _text(row.workload.goal) or "",
+        _verdict(met=row.met),
+    ]
+
+
+def _greed(row: Greed) -> list[str]:
+    goal = f"p99 <= {fairness.MOST_SECONDS * _MS:.0f} ms, +{fairness.MOST_GROWTH / _MIB:.0f} MiB"
+    return [
+        row.name,
+        *(f"{delay * _MS:.2f}" for delay in (row.quantile(0.5), row.quantile(0.99))),
+        f"{max(row.delays) * _MS:.2f}",
+        f"{row.growth / _MIB:.1f}",
+        goal,
+        _verdict(met=row.met),
+    ]
+
+
+def _bytes_each(row: Idle | None) -> str:
+    return "-" if row is None else f"{row.bytes_each / _KIB:.1f} KiB"
+
+
+def _text(goal: object) -> str | None:
+    return None if goal is None else str(goal)
+
+
+def _verdict(*, met: bool | None) -> str:
+    return "" if met is None else "ok" if met else "short"

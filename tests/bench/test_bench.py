@@ -1,0 +1,77 @@
+"""``python -m bench``: it measures every row, and notices wrong replies. Rates are not tested."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from bench import generators, servers, workloads
+
+ROOT = Path(__file__).parents[2]
+REQUESTS = 1000
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> generators.Generators:
+    return generators.Generators(tmp_path_factory.mktemp("generators"))
+
+
+def test_quick_run_measures_every_row(tmp_path: Path) -> None:
+    found_file = tmp_path / "found.json"
+    command = [sys.executable, "-m", "bench", "--quick", "--without-redis"]
+    done = subprocess.run(
+        [*command, "--json", str(found_file), "--directory", str(tmp_path / "scratch")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(found_file.read_text())
+    expected = [
+        *workloads.cached(mappings=1, scale=1),
+        *workloads.durable(scale=1),
+        *workloads.uncached(mappings=1, scale=1),
+    ]
+    names = [workload.name for workload in expected]
+    assert sorted(row["name"] for row in found["rates"]) == sorted(names)
+    assert all(len(row["ours"]) == 1 and row["ours"][0] > 0 for row in found["rates"])
+    assert all(name in done.stdout for name in names)
+    assert found["idle"].keys() == {"ours"}
+    assert len(found["fairness"]) == 3
+    assert found["wrong"] == 0
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_wrong_replies_of_ours_are_counted(tmp_path: Path, programs: generators.Generators) -> None:
+    known = generators.Load(mode="get", requests=REQUESTS)
+    unknown = generators.Load(mode="get", requests=REQUESTS, unknown=100)
+    with servers.Hashserv(tmp_path / "empty.db", cache_bytes=0, generators=programs) as server:
+        assert server.under(known).wrong == REQUESTS
+        assert server.under(unknown).wrong == 0
+
+
+@pytest.mark.parametrize(("unknown", "wrong"), [(0, REQUESTS), (100, 0)])
+def test_wrong_replies_of_redis_are_counted(
+    programs: generators.Generators, unknown: int, wrong: int
+) -> None:
+    load = generators.Load(mode="get", requests=REQUESTS, unknown=unknown, depth=16)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=know_nothing, args=(listener,))
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert programs.run(programs.redisload, address, load).wrong == wrong
+        thread.join()
+
+
+def know_nothing(listener: socket.socket) -> None:
+    """Answer one client's every GET as Redis does where there is no such key."""
+    connection, _ = listener.accept()
+    with connection, connection.makefile("rb") as requests:
+        while requests.readline():
+            for _ in range(4):  # the name and the key, each behind its length
+                requests.readline()
+            connection.sendall(b"$-1\r\n")
