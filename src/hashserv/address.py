@@ -9,8 +9,8 @@ from hashserv.errors import AddressError
 UNIX_PREFIX = "unix://"
 WEBSOCKET_PREFIXES = ("ws://", "wss://")
 
-_BRACKETED = re.compile(r"\[(?P<host>[^\]]*)\]:(?P<port>\d+)")
-_PLAIN = re.compile(r"(?P<host>[^:/\s]*):(?P<port>\d+)")
+_BRACKETED = re.compile(r"\[(?P<host>[^\]]*)\]:(?P<port>[0-9]+)")
+_PLAIN = re.compile(r"(?P<host>[^:/\s]*):(?P<port>[0-9]+)")
 _LAST_PORT = 65535
 
 
@@ -61,7 +61,7 @@ def parse_address(text: str) -> Address:
             raise AddressError(f"The address '{text}' names no socket file: write unix://PATH")
         return UnixAddress(path)
     if text.startswith(WEBSOCKET_PREFIXES):
-        if not urlsplit(text).hostname:
+        if not _names_host(text):
             raise AddressError(f"The address '{text}' names no host: write ws://HOST:PORT/PATH")
         return WebSocketAddress(text)
     match = _BRACKETED.fullmatch(text) or _PLAIN.fullmatch(text)
@@ -70,3 +70,10 @@ def parse_address(text: str) -> Address:
             f"'{text}' is no address: write unix://PATH, HOST:PORT, [IPV6]:PORT or ws://HOST:PORT"
         )
     return TcpAddress(match["host"], int(match["port"]))
+
+
+def _names_host(uri: str) -> bool:
+    try:
+        return bool(urlsplit(uri).hostname)
+    except ValueError:  # a bracket that is not closed
+        return False

@@ -37,12 +37,15 @@ class AnswerCache:
         """Remember an answer, in the place of any other to the same question."""
         if not self._half:
             return
-        if question not in self._young:
+        former = self._young.get(question)
+        if former is None:
             size = len(question) + len(answer) + ENTRY_BYTES
-            self._size += size
-            if self._size > self._half:
-                self._old, self._young = self._young, {}
-                self._size = size
+        else:
+            size = len(answer) - len(former)
+        self._size += size
+        if self._size > self._half:
+            self._old, self._young = self._young, {}
+            self._size = len(question) + len(answer) + ENTRY_BYTES
         self._young[question] = answer
         self._old.pop(question, None)
 

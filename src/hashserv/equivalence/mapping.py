@@ -47,6 +47,7 @@ class Equivalences:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         unihash_digits: int = UNIHASH_DIGITS,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._store = store
         store.listener = self
         self._lookups = AnswerCache(cache_bytes * 7 // 8)
@@ -158,7 +159,7 @@ class Equivalences:
             self.mappings_removed()
         self._usable = freshness is not Freshness.UNSURE
         self._checked = True
-        asyncio.get_running_loop().call_soon(self._end_turn)
+        self._loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._checked = False

@@ -66,8 +66,8 @@ class Session(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_closed", "_closing", "_full", "_gone", "_limits", "_opened", "_queue", "_services"),
-        *("_task", "_timer", "_transport", "_wire", "_writable"),
+        *("_closed", "_closing", "_full", "_gone", "_limits", "_loop", "_opened", "_queue"),
+        *("_services", "_task", "_timer", "_transport", "_wire", "_writable"),
     )
 
     def __init__(
@@ -82,6 +82,7 @@ class Session(asyncio.Protocol):
         self._limits = limits
         self._opened = opened
         self._closed = closed
+        self._loop = asyncio.get_running_loop()
         self._wire = ServerWire(max_line=limits.max_line, max_message=limits.max_message)
         self._queue: deque[Event] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -109,7 +110,7 @@ class Session(asyncio.Protocol):
             return
         self._queue.extend(events)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._drain())
+            self._task = self._loop.create_task(self._drain())
         else:
             self._transport.pause_reading()
 
@@ -151,7 +152,7 @@ class Session(asyncio.Protocol):
     async def finish(self) -> None:
         """Answer what was received, then close; return when the peer has been sent it all."""
         self._closing = True
-        self._gone = asyncio.get_running_loop().create_future()
+        self._gone = self._loop.create_future()
         if self._task is None:
             self._transport.close()
         else:
@@ -198,7 +199,7 @@ class Session(asyncio.Protocol):
             while self._queue:
                 await self._answer(self._queue.popleft())
                 if self._full:
-                    self._writable = asyncio.get_running_loop().create_future()
+                    self._writable = self._loop.create_future()
                     await self._writable
         except (InvokeError, StoreError) as error:
             self._refuse(error)
@@ -345,13 +346,11 @@ class Session(asyncio.Protocol):
         self._stop_timer()
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(LINGER_SECONDS, self._transport.close)
+        self._timer = self._loop.call_later(LINGER_SECONDS, self._transport.close)
 
     def _start_timer(self, seconds: float, why: str) -> None:
         self._stop_timer()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(seconds, self._time_out, f"{why} within {seconds:g} s")
+        self._timer = self._loop.call_later(seconds, self._time_out, f"{why} within {seconds:g} s")
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

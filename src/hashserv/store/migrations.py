@@ -59,8 +59,8 @@ def inspect(connection: sqlite3.Connection, path: str) -> bool:
         sqlite3.Error: The file can't be read as a database.
     """
     tables = _names(connection, "table")
-    ours = {*TABLES, FORMER_MAPPINGS, FORMER_TASKS}
-    if tables and not tables & ours:
+    # Many a program has tables named users or config.
+    if tables and not tables & {MAPPINGS, OUTHASHES, FORMER_MAPPINGS, FORMER_TASKS}:
         raise NotADatabase(
             f"{path} holds the tables of another program ({', '.join(sorted(tables)[:4])}), "
             "not of a hash equivalence server: name another file"

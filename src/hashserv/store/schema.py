@@ -82,7 +82,7 @@ CREATE_INDEXES: Final = {
 
 UNUSED_INDEXES: Final = (
     *("taskhash_lookup", "taskhash_lookup_v2", "taskhash_lookup_v3", "taskhash_lookup_v4"),
-    *("outhash_lookup", "outhash_lookup_v2"),
+    *("outhash_lookup", "outhash_lookup_v2", "config_lookup"),
 )
 """Indexes of all eras that the unique constraints or newer indexes make superfluous."""
 

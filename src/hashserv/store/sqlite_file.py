@@ -83,8 +83,8 @@ def prepare(path: str, *, writable: bool) -> None:
                     f"{path} was written by an older server and must be brought up to date: "
                     "start once without --read-only, with permission to write the file"
                 )
-            _use_wal(connection, path)
             migrations.migrate(connection, path)
+            _use_wal(connection, path)  # last: it can't be taken back without a trace
         finally:
             connection.close()
     except sqlite3.Error as error:

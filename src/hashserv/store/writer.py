@@ -20,6 +20,10 @@ from hashserv.store.checkpoint import Checkpointer, restart_log
 from hashserv.store.sqlite_file import data_version, explain
 from hashserv.store.transactions import Committed
 
+GATHER_TURNS: Final = 8
+"""Turns of the event loop without a new report, some 20 µs each, after which a transaction does
+not wait for more of them."""
+
 MAX_GROUP: Final = 512
 """Reports in one transaction; a larger batch of one caller still goes in whole."""
 
@@ -41,12 +45,14 @@ class _Pending:
 
     def __init__(
         self,
+        done: asyncio.Future[Any],
+        *,
         reports: Sequence[Report] = (),
         work: Callable[[sqlite3.Connection], Committed] | None = None,
     ) -> None:
+        self.done = done
         self.reports = reports
         self.work = work
-        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: BaseException) -> None:
         if not self.done.done():
@@ -100,22 +106,21 @@ class Writer:
         """Whether a transaction runs, or has run and is not acknowledged yet."""
         return not self._idle.is_set()
 
-    async def report(self, reports: Sequence[Report]) -> list[str]:
+    def report(self, reports: Sequence[Report]) -> asyncio.Future[list[str]]:
         """Store reports in the next transaction, together with those of others.
 
         Raises:
             StoreError: They are not stored.
         """
-        unihashes: list[str] = await self._submit(_Pending(reports))
-        return unihashes
+        return self._submit(_Pending(self._loop.create_future(), reports=reports))
 
-    async def run(self, work: Callable[[sqlite3.Connection], Committed]) -> Any:
+    def run(self, work: Callable[[sqlite3.Connection], Committed]) -> asyncio.Future[Any]:
         """Run work in a transaction of its own and return its result.
 
         Raises:
             StoreError: It failed, and changed nothing.
         """
-        return await self._submit(_Pending(work=work))
+        return self._submit(_Pending(self._loop.create_future(), work=work))
 
     def foreign_change(self) -> bool:
         """Tell whether another process changed the file since last asked; only while not busy.
@@ -142,7 +147,7 @@ class Writer:
         # The last to close copies what is left of the log.
         await self._loop.run_in_executor(None, self._connection.close)
 
-    async def _submit(self, pending: _Pending) -> Any:
+    def _submit(self, pending: _Pending) -> asyncio.Future[Any]:
         if self._closing:
             raise StoreError(f"{self._path} is being closed")
         self._waiting.append(pending)
@@ -150,7 +155,7 @@ class Writer:
             # At the end of the turn, so that what came with it in this turn goes together.
             self._starting = True
             self._loop.call_soon(self._start)
-        return await pending.done
+        return pending.done
 
     def _start(self) -> None:
         """Hand the next transaction to the thread, if there is one and none is running."""
@@ -174,7 +179,24 @@ class Writer:
             told = explain(outcome, self._path) if isinstance(outcome, sqlite3.Error) else outcome
             for pending in group:
                 pending.fail(told)
-        self._start()
+        if len(group) + len(self._waiting) > 1:
+            self._starting = True
+            waiting = len(self._waiting)
+            self._gather(len(group) + waiting, waiting, GATHER_TURNS)
+
+    def _gather(self, expected: int, seen: int, patience: int) -> None:
+        """Start the next transaction when those just answered have reported again, or soon.
+
+        Builds report one thing after the other: without this, half of them would always wait
+        for the transaction of the other half, which takes nearly as long as one for all.
+        """
+        waiting = len(self._waiting)
+        if waiting > seen:
+            patience = GATHER_TURNS
+        if waiting >= expected or not patience:
+            self._start()
+        else:
+            self._loop.call_soon(self._gather, expected, waiting, patience - 1)
 
     def _work(self) -> None:
         """Run one transaction after the other, in the writer's thread."""

@@ -235,6 +235,9 @@ COMMANDS: Final[dict[str, type[Command]]] = {
 
 _ENVELOPE: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARGUMENTS: Final = {name: msgspec.json.Decoder(command) for name, command in COMMANDS.items()}
+_SHOWN_BYTES: Final = 80
+"""How much of a wrong line an error shows."""
+
 _MARK_LINE: Final = msgspec.json.Decoder(GcMark)
 
 
@@ -277,7 +280,7 @@ def decode_mark_line(line: bytes) -> GcMark:
     Raises:
         InvokeError: The line is no JSON, or lacks a key, or has a value of the wrong type.
     """
-    text = line.decode(errors="replace")
+    text = line[:_SHOWN_BYTES].decode(errors="replace")
     try:
         keys = _ENVELOPE.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -326,7 +329,7 @@ def _decode_line(line: bytes) -> str:
 
 def _shown(line: bytes) -> str:
     """Return the beginning of a line as it can go into a log."""
-    return ascii(line[:80].decode(errors="replace"))[1:-1]
+    return ascii(line[:_SHOWN_BYTES].decode(errors="replace"))[1:-1]
 
 
 def _refuse_nul(name: str, text: bytes, arguments: Command) -> None:

@@ -1,0 +1,165 @@
+"""Every statement finds its rows by an index: what SQLite's planner says of each."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from hashserv.model import Condition
+from hashserv.store import statements
+from hashserv.store.schema import (
+    CREATE_INDEXES,
+    CREATE_TABLES,
+    MAPPINGS,
+    OUTHASHES,
+    QUERY_COLUMNS,
+    TABLES,
+    is_indexed,
+)
+
+CONDITIONS: list[Condition] = [
+    {"method": "m", "taskhash": "x"},
+    {"method": "m", "outhash": "x"},
+    {"method": "m", "taskhash": "x", "outhash": "y"},
+    {"unihash": "x"},
+    {"unihash": "x", "method": "m", "gc_mark": "y"},
+    {"method": "m", "taskhash": "x", "PN": "y"},
+    {"method": "m"},
+    {"taskhash": "x"},
+    {"outhash": "x"},
+    {"gc_mark": "x"},
+    {"PN": "x"},
+    {"method": "m", "PN": "x"},
+    {"method": "m", "gc_mark": "x"},
+]
+
+
+def matching(table: str, *, indexed: bool) -> dict[str, Condition]:
+    return {
+        " ".join(condition): condition
+        for condition in CONDITIONS
+        if condition.keys() <= set(QUERY_COLUMNS[table]) and is_indexed(condition, table) is indexed
+    }
+
+
+BY_INDEX: dict[str, str] = {
+    "LOOKUP": statements.LOOKUP,
+    "EXISTS": statements.EXISTS,
+    "TASK": statements.TASK,
+    "EQUIVALENT": statements.EQUIVALENT,
+    "OUTHASH": statements.OUTHASH,
+    "OUTHASHES_OF_TASKS": statements.OUTHASHES_OF_TASKS,
+    "OLDEST_EQUIVALENTS": statements.OLDEST_EQUIVALENTS,
+    "REMARK": statements.REMARK,
+    "CURRENT_MARK": statements.CURRENT_MARK,
+    "SET_CURRENT_MARK": statements.SET_CURRENT_MARK,
+    **{f"insert into {table}": statements.insert(table, 2) for table in (MAPPINGS, OUTHASHES)},
+    **{
+        f"mark {name}": statements.mark_matching(condition)
+        for name, condition in matching(MAPPINGS, indexed=True).items()
+    },
+    **{
+        f"delete {name} from {table}": statements.delete_matching(table, condition)
+        for table in (MAPPINGS, OUTHASHES)
+        for name, condition in matching(table, indexed=True).items()
+    },
+}
+"""Statements that must be quick however large the file is."""
+
+BY_SLICE: dict[str, str] = {
+    "sweep": statements.delete_slice(MAPPINGS, statements.UNMARKED),
+    "clean": statements.delete_slice(OUTHASHES, statements.UNUSED),
+    **{
+        f"mark {name}": statements.mark_slice(statements.matching(condition))
+        for name, condition in matching(MAPPINGS, indexed=False).items()
+    },
+    **{
+        f"delete {name} from {table}": statements.delete_slice(
+            table, statements.matching(condition)
+        )
+        for table in (MAPPINGS, OUTHASHES)
+        for name, condition in matching(table, indexed=False).items()
+    },
+}
+"""Statements that go through a whole table, slice by slice."""
+
+WHOLE_TABLE = {"COUNT_MARKED"}
+"""Counting is a scan, in a thread of its own."""
+
+FRAGMENTS = {"UNMARKED", "UNUSED"}
+
+
+@pytest.fixture(params=["empty", "analyzed", "analyzed, many methods"])
+def database(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
+    """A database whose planner knows nothing, or what the rows are like."""
+    connection = sqlite3.connect(":memory:")
+    for statement in (*CREATE_TABLES, *CREATE_INDEXES.values()):
+        connection.execute(statement)
+    if request.param != "empty":
+        methods = 1 if request.param == "analyzed" else 500
+        numbers = range(3000)
+        connection.executemany(
+            f"INSERT INTO {MAPPINGS} (method, taskhash, unihash, gc_mark) VALUES (?, ?, ?, '')",
+            ((f"m{n % methods}", f"t{n}", f"u{n // 3}") for n in numbers),
+        )
+        connection.executemany(
+            f"INSERT INTO {OUTHASHES} (method, taskhash, outhash, created, PN) "
+            "VALUES (?, ?, ?, ?, 'p')",
+            ((f"m{n % methods}", f"t{n}", f"o{n // 3}", f"2026-{n:06}") for n in numbers),
+        )
+        connection.execute("ANALYZE")
+    yield connection
+    connection.close()
+
+
+def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
+    """Return the steps of SQLite's plan."""
+    named = re.findall(r":([a-z_A-Z]+)", statement)
+    parameters = dict.fromkeys(named, "1") if named else ["1"] * statement.count("?")
+    rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+    return [detail for _, _, _, detail in rows]
+
+
+def scans(steps: list[str]) -> list[str]:
+    """Return the steps that go through a whole table, or a whole index, or a whole method."""
+    return [
+        step
+        for step in steps
+        if (step.startswith("SCAN") and not re.match(r"SCAN (k|c|\(subquery|CONSTANT|\d)", step))
+        or step.endswith("(method=?)")
+        or "AUTOMATIC" in step
+    ]
+
+
+def test_no_statement_is_forgotten() -> None:
+    constants = {
+        name for name in vars(statements) if name.isupper() and not name.startswith("_")
+    } - {"COLUMNS", "CONFIG", "MAPPINGS", "OUTHASHES"}
+    assert constants == WHOLE_TABLE | FRAGMENTS | {name for name in BY_INDEX if name.isupper()}
+
+
+@pytest.mark.parametrize("name", BY_INDEX)
+def test_a_statement_finds_its_rows_by_an_index(database: sqlite3.Connection, name: str) -> None:
+    steps = plan(database, BY_INDEX[name])
+    assert not scans(steps), steps
+
+
+@pytest.mark.parametrize("name", BY_SLICE)
+def test_a_slice_looks_at_its_own_rows_alone(database: sqlite3.Connection, name: str) -> None:
+    """By method, each slice would go through far more than its slice, again and again."""
+    steps = plan(database, BY_SLICE[name])
+    assert "PRIMARY KEY (rowid>? AND rowid<?)" in steps[0], steps
+    assert not scans(steps), steps
+
+
+@pytest.mark.parametrize("table", [MAPPINGS, OUTHASHES])
+def test_the_end_of_a_slice_is_found_by_id(database: sqlite3.Connection, table: str) -> None:
+    steps = plan(database, statements.slice_end(table))
+    assert any("USING INTEGER PRIMARY KEY (rowid>?)" in step for step in steps), steps
+    assert not any("B-TREE" in step for step in steps), steps
+
+
+@pytest.mark.parametrize("statement", [*map(statements.count, TABLES), statements.COUNT_MARKED])
+def test_counting_goes_through_a_table_once(database: sqlite3.Connection, statement: str) -> None:
+    assert len(plan(database, statement)) == 1
