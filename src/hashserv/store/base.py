@@ -1,8 +1,8 @@
 """What the rules want of a database, in batches (PROTOCOL.md §8)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from collections.abc import Mapping as Dictionary
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Protocol
 
