@@ -49,12 +49,25 @@ def test_environment_gives_defaults_and_flags_win() -> None:
 
 def test_every_limit_has_a_flag() -> None:
     arguments = ["--max-line", "2048", "--max-message", "4096", "--handshake-timeout", "1.5"]
-    arguments += ["--write-timeout", "2", "--write-buffer", "3", "--shutdown-timeout", "4"]
+    arguments += [
+        "--message-timeout",
+        "8",
+        "--max-connections",
+        "9",
+        "--write-timeout",
+        "2",
+        "--write-buffer",
+        "3",
+        "--shutdown-timeout",
+        "4",
+    ]
     arguments += ["--backlog", "5", "--cache-bytes", "6", "--log-bytes", "7000000"]
     assert serving.settings_of(parsed(*arguments)).limits == Limits(
         max_line=2048,
         max_message=4096,
         handshake_timeout=1.5,
+        message_timeout=8,
+        max_connections=9,
         write_timeout=2,
         write_buffer=3,
         shutdown_timeout=4,

@@ -11,7 +11,7 @@ from typing import Final
 from hashserv.cli import measuring
 from hashserv.cli.progress import counted
 from hashserv.client import Client
-from hashserv.errors import AddressError, ConnectionClosedError, InvokeError
+from hashserv.errors import AddressError, ClientError, ConnectionClosedError, InvokeError
 from hashserv.version import __version__
 
 DEFAULT_ADDRESS: Final = "unix://./hashserve.sock"
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code or 0
     except InvokeError as error:
         print(f"ERROR: {error}")
-    except AddressError as error:
+    except (AddressError, ClientError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
     except (OSError, ConnectionClosedError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -112,12 +112,17 @@ def _gc_mark_stream(arguments: argparse.Namespace, client: Client) -> None:
     except ConnectionError:  # a server that does not know the stream closes the connection
         count = 0
         for line in chain(first, lines):
-            words = line.split()
-            where = dict(zip(words[0::2], words[1::2], strict=True))
-            count += client.gc_mark(arguments.mark, where)["count"]
+            count += client.gc_mark(arguments.mark, _condition(line))["count"]
     else:
         count += client.gc_mark_stream(arguments.mark, lines)["count"]
     print(f"New hashes marked: {count}")
+
+
+def _condition(line: str) -> dict[str, str | None]:
+    words = line.split()
+    if len(words) % 2:
+        raise ClientError(f"'{line}' is not made of columns and values")
+    return dict(zip(words[0::2], words[1::2], strict=True))
 
 
 def _gc_sweep(arguments: argparse.Namespace, client: Client) -> None:

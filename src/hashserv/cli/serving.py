@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 
-from hashserv.errors import AddressError, HashservError, SettingsError
+from hashserv.errors import HashservError, SettingsError
 from hashserv.model import DEFAULT_ANON_PERMS
 from hashserv.server.settings import Limits, Settings
 
@@ -18,10 +18,12 @@ _LIMIT_HELP = {
     "max_line": "longest line of a client, in bytes",
     "max_message": "longest message of a client, in bytes",
     "handshake_timeout": "seconds that a client may take for its handshake",
+    "message_timeout": "seconds that a client may pause within a line or message",
     "write_timeout": "seconds that a client may leave replies unread",
     "write_buffer": "bytes of unread replies before a client is not listened to",
     "shutdown_timeout": "seconds for requests under way when the server stops",
     "backlog": "connections that may wait to be accepted",
+    "max_connections": "connections at once; further ones are refused",
     "cache_bytes": "memory for answers to look-ups, in bytes",
     "log_bytes": "database log that a burst of reports may leave to be copied later, in bytes",
 }
@@ -138,7 +140,7 @@ def run(
         parser.error(str(error))
     try:
         app.run(settings, ready)
-    except (AddressError, HashservError) as error:
+    except HashservError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     return 0

@@ -30,7 +30,7 @@ class Collection:
         Raises:
             InvokeError: The condition names an unknown column.
         """
-        _check(condition)
+        check_condition(condition)
         return await self._store.remove(condition)
 
     async def mark(self, mark: str, conditions: Sequence[Condition]) -> list[int]:
@@ -42,7 +42,7 @@ class Collection:
             InvokeError: A condition names an unknown column; nothing is marked.
         """
         for condition in conditions:
-            _check(condition)
+            check_condition(condition)
         return await self._store.mark(mark, conditions)
 
     async def status(self) -> CollectionStatus:
@@ -82,10 +82,15 @@ class Collection:
         await asyncio.gather(*self._sweeps.values(), return_exceptions=True)
 
 
-def _check(condition: Condition) -> None:
+def check_condition(condition: Condition) -> None:
+    """Refuse a condition that names an unknown column.
+
+    Raises:
+        InvokeError: It does.
+    """
     unknown = unknown_columns(condition)
     if unknown:
+        named = ", ".join(name[:40] for name in unknown[:5])
         raise InvokeError(
-            f"Unknown column {', '.join(unknown)} in the condition: "
-            "get-db-query-columns lists those there are"
+            f"Unknown column {named} in the condition: get-db-query-columns lists those there are"
         )

@@ -12,7 +12,7 @@ from hashserv.address import parse_address
 from hashserv.equivalence.collection import Collection
 from hashserv.equivalence.mapping import Equivalences
 from hashserv.equivalence.statistics import Statistics
-from hashserv.errors import SettingsError
+from hashserv.errors import InvokeError, SettingsError
 from hashserv.server.access import Access
 from hashserv.server.handlers import Services
 from hashserv.server.session import Session
@@ -23,6 +23,12 @@ from hashserv.store.sqlite import SqliteStore
 from hashserv.transport.listen import Listener, listen
 
 logger = logging.getLogger("hashserv.server")
+
+QUIET_SECONDS: Final = 60.0
+"""How long the log says no more of refused connections."""
+
+OWN_FILES: Final = 32
+"""Open files that are not connections: the database's, listening sockets, and some to spare."""
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """What ends a server: it answers what it has received, and exits with 0."""
@@ -41,6 +47,8 @@ class Server:
         self._serving: list[asyncio.Server] = []
         self._listener: Listener | None = None
         self._services: Services | None = None
+        self._most_sessions = 0
+        self._quiet_until = 0.0
 
     @property
     def address(self) -> str:
@@ -64,6 +72,7 @@ class Server:
         )
         try:
             self._services = _services(settings)
+            self._most_sessions = min(settings.limits.max_connections, _allow_files())
             loop = asyncio.get_running_loop()
             for listening in self._listener.sockets:
                 self._serving.append(
@@ -100,7 +109,20 @@ class Server:
             self._settings.limits,
             opened=self._sessions.add,
             closed=self._sessions.discard,
+            refusal=self._refusal() if len(self._sessions) >= self._most_sessions else None,
         )
+
+    def _refusal(self) -> InvokeError:
+        """Return what one connection too many is told; log it, but not for each of many."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET_SECONDS
+            logger.warning(
+                "Refusing connections: there are %d. Raise --max-connections, or the limit of "
+                "open files (ulimit -n), if they are meant to be",
+                len(self._sessions),
+            )
+        return InvokeError("Too many connections: the server has as many as it may, try later")
 
 
 async def serve(settings: Settings, ready: Callable[[str], None] = lambda _: None) -> None:
@@ -116,11 +138,10 @@ async def serve(settings: Settings, ready: Callable[[str], None] = lambda _: Non
     """
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
+    server = Server(settings)
+    await server.start()  # which a signal just ends, also while it carries an old database over
     for number in SIGNALS:
         loop.add_signal_handler(number, ended.set)
-    _raise_file_limit()
-    server = Server(settings)
-    await server.start()
     try:
         logger.info("Serving on %s", server.address)
         ready(server.address)
@@ -166,9 +187,14 @@ def _services(settings: Settings) -> Services:
     )
 
 
-def _raise_file_limit() -> None:
-    """Allow as many open connections as the system lets this process have."""
+def _allow_files() -> int:
+    """Allow as many open files as the system lets this process have; return how many may connect.
+
+    Past the limit of open files, connections could only be dropped without a word.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # then it stays as it is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(1, soft - OWN_FILES)

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Final, TypeVar, cast
 
 from hashserv import model
+from hashserv.equivalence.collection import check_condition
 from hashserv.errors import InvokeError, ProtocolError, StoreError
 from hashserv.server import handlers
 from hashserv.server.handlers import HANDLERS, Services
@@ -47,11 +48,20 @@ GROUP_REPORTS: Final = 256
 """Reports of one connection that are stored together."""
 
 
+PIECE_BYTES: Final = 8192
+"""How much of what was received is parsed before it is answered."""
+
+TURN_SECONDS: Final = 0.001
+"""How long requests of one connection are answered before other connections have their turn."""
+
+LOGGED_CHARACTERS: Final = 300
+"""How much of an error goes into the log, where it may hold what the peer has sent."""
+
 LINGER_SECONDS: Final = 2.0
 """How long a peer that was refused something may go on sending: closed at once, it might not get
 to read why."""
 
-_Answered = tuple[bytes, InvokeError | ProtocolError | None]
+_Answered = tuple[bytes, InvokeError | ProtocolError | StoreError | None]
 """Replies to lines of a stream mode, and what is wrong with the line after the last of them."""
 
 
@@ -63,11 +73,21 @@ class Session(asyncio.Protocol):
         limits: The bounds.
         opened: Called with the session when it has a connection.
         closed: Called with the session when it has none any more.
+        refusal: What to tell the peer instead of listening to it.
     """
 
     __slots__ = (
         *("_closed", "_closing", "_full", "_gone", "_limits", "_loop", "_opened", "_queue"),
-        *("_services", "_task", "_timer", "_transport", "_wire", "_writable"),
+        *(
+            "_refusal",
+            "_services",
+            "_task",
+            "_timer",
+            "_transport",
+            "_unread",
+            "_wire",
+            "_writable",
+        ),
     )
 
     def __init__(
@@ -77,13 +97,16 @@ class Session(asyncio.Protocol):
         *,
         opened: Callable[["Session"], None],
         closed: Callable[["Session"], None],
+        refusal: InvokeError | None = None,
     ) -> None:
         self._services = services
         self._limits = limits
         self._opened = opened
         self._closed = closed
+        self._refusal = refusal
         self._loop = asyncio.get_running_loop()
         self._wire = ServerWire(max_line=limits.max_line, max_message=limits.max_message)
+        self._unread: deque[bytes] = deque()
         self._queue: deque[Event] = deque()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -100,16 +123,17 @@ class Session(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer)
         self._start_timer(self._limits.handshake_timeout, "it did not finish its handshake")
         self._opened(self)
+        if self._refusal is not None:
+            self._tell(self._refusal)
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered at once, queue the rest."""
         if self._task is None and not self._full and self._answer_now(data):
             return
-        events = self._wire.feed(data)
-        if not events:
-            return
-        self._queue.extend(events)
+        self._unread.append(data)
         if self._task is None:
+            if self._wire.greeted and not self._full:  # what was unfinished goes on
+                self._stop_timer()
             self._task = self._loop.create_task(self._drain())
         else:
             self._transport.pause_reading()
@@ -117,7 +141,9 @@ class Session(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Go on while there is something to answer; then the connection closes."""
         self._closing = True
-        return self._task is not None
+        if self._task is None:
+            self._close()
+        return True  # the session closes the transport
 
     def pause_writing(self) -> None:
         """Take note that the peer does not read its replies."""
@@ -143,6 +169,7 @@ class Session(asyncio.Protocol):
         if self._task is not None:
             self._task.cancel()
         self._queue.clear()
+        self._unread.clear()
         self._closed(self)
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
@@ -154,7 +181,7 @@ class Session(asyncio.Protocol):
         self._closing = True
         self._gone = self._loop.create_future()
         if self._task is None:
-            self._transport.close()
+            self._close()
         else:
             self._transport.pause_reading()
         await self._gone
@@ -195,12 +222,16 @@ class Session(asyncio.Protocol):
 
     async def _drain(self) -> None:
         """Work off the queue, in order."""
+        turn = perf_counter()
         try:
-            while self._queue:
+            while self._queue or self._parse():
                 await self._answer(self._queue.popleft())
                 if self._full:
                     self._writable = self._loop.create_future()
                     await self._writable
+                if perf_counter() - turn > TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    turn = perf_counter()
         except (InvokeError, StoreError) as error:
             self._refuse(error)
         except ProtocolError as error:
@@ -213,6 +244,18 @@ class Session(asyncio.Protocol):
             self._close()
         elif not self._transport.is_closing():
             self._transport.resume_reading()
+            if self._wire.greeted and self._wire.unfinished and not self._full:
+                self._start_timer(self._limits.message_timeout, "it did not finish a message")
+
+    def _parse(self) -> bool:
+        """Parse some of what was received, and tell whether there is something to answer."""
+        while self._unread and not self._queue:
+            data = self._unread.popleft()
+            if len(data) > PIECE_BYTES:
+                self._unread.appendleft(data[PIECE_BYTES:])
+                data = data[:PIECE_BYTES]
+            self._queue.extend(self._wire.feed(data))
+        return bool(self._queue)
 
     async def _answer(self, event: Event) -> None:
         match event:
@@ -310,43 +353,50 @@ class Session(asyncio.Protocol):
         return _merged(answers, found), error
 
     async def _marks(self, lines: list[bytes]) -> _Answered:
-        marks, error = _decoded(commands.decode_mark_line, lines)
+        failure: InvokeError | ProtocolError | StoreError | None
+        marks, failure = _decoded(_decode_mark, lines)
         counts: list[int] = []
-        for mark, run in groupby(marks, key=lambda line: line.mark):
-            counts += await self._services.collection.mark(mark, [line.where for line in run])
-        return b"".join(self._wire.encode({"count": count}) for count in counts), error
+        try:
+            for mark, run in groupby(marks, key=lambda line: line.mark):
+                counts += await self._services.collection.mark(mark, [line.where for line in run])
+        except StoreError as error:  # those before it are marked
+            failure = error
+        return b"".join(self._wire.encode({"count": count}) for count in counts), failure
 
     # Closing.
 
     def _refuse(self, error: InvokeError | StoreError) -> None:
         """Tell the peer of an error, then close, as its client expects."""
-        logger.log(
-            logging.ERROR if isinstance(error, StoreError) else logging.WARNING,
-            "%s: refused: %s",
-            self,
-            error,
-        )
+        level = logging.ERROR if isinstance(error, StoreError) else logging.WARNING
+        logger.log(level, "%s: refused: %s", self, _loggable(error))
+        self._tell(error)
+
+    def _tell(self, error: InvokeError | StoreError) -> None:
         self._transport.write(self._wire.encode(encode_error(error)))
         self._wire.close()
         self._queue.clear()
+        self._unread.clear()
         if not self._closing:
             self._linger()
 
     def _break(self, error: ProtocolError) -> None:
-        logger.warning("%s: closed: %s", self, error)
+        logger.warning("%s: closed: %s", self, _loggable(error))
         self._close()
 
     def _close(self) -> None:
+        """Close when the peer has read its replies, or does not in time."""
         self._closing = True
         self._queue.clear()
+        self._unread.clear()
         self._transport.close()
+        self._start_timer(self._limits.write_timeout, "it left its replies unread")
 
     def _linger(self) -> None:
         """Say no more and take in what still comes, until the peer closes or time is up."""
         self._stop_timer()
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._timer = self._loop.call_later(LINGER_SECONDS, self._transport.close)
+        self._timer = self._loop.call_later(LINGER_SECONDS, self._close)
 
     def _start_timer(self, seconds: float, why: str) -> None:
         self._stop_timer()
@@ -362,6 +412,11 @@ class Session(asyncio.Protocol):
         self._transport.abort()
 
 
+def _loggable(error: Exception) -> str:
+    """Return an error as it can go into a log: short, and in one line whatever a peer sent."""
+    return ascii(str(error)[:LOGGED_CHARACTERS])[1:-1]
+
+
 def _decoded(
     decode: Callable[[bytes], _Decoded], lines: Sequence[bytes]
 ) -> tuple[list[_Decoded], InvokeError | ProtocolError | None]:
@@ -373,6 +428,12 @@ def _decoded(
     except (InvokeError, ProtocolError) as error:
         return decoded, error
     return decoded, None
+
+
+def _decode_mark(line: bytes) -> commands.GcMark:
+    mark = commands.decode_mark_line(line)
+    check_condition(mark.where)
+    return mark
 
 
 def _merged(answers: list[bytes | None], found: Sequence[bytes]) -> bytes:

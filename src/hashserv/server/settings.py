@@ -17,6 +17,7 @@ from hashserv.store.checkpoint import DEFAULT_MAX_LOG
 from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
 
 _LEAST_LINE: Final = 1024
+_MOST_BACKLOG: Final = 65_535
 _LEAST_LOG: Final = 1024 * 1024
 
 
@@ -33,6 +34,9 @@ class Limits:
     handshake_timeout: float = 30.0
     """How long a client may take for its handshake."""
 
+    message_timeout: float = 60.0
+    """How long a client that has begun a line or message may send nothing more of it."""
+
     write_timeout: float = 120.0
     """How long a client may leave replies unread before its connection is closed."""
 
@@ -44,6 +48,10 @@ class Limits:
 
     backlog: int = 1024
     """Connections that wait to be accepted."""
+
+    max_connections: int = 10_000
+    """Connections at once; further ones are refused in words. The system's limit of open files
+    may allow fewer."""
 
     cache_bytes: int = DEFAULT_CACHE_BYTES
     """Memory for answers to look-ups."""
@@ -96,12 +104,15 @@ class Settings:
             raise SettingsError(
                 f"The line limit must be between {_LEAST_LINE} bytes and the message limit"
             )
-        if min(limits.handshake_timeout, limits.write_timeout, limits.write_buffer) <= 0:
+        timeouts = (limits.handshake_timeout, limits.message_timeout, limits.write_timeout)
+        if not all(seconds > 0 for seconds in (*timeouts, limits.write_buffer)):
             raise SettingsError("Time-outs and buffers must be larger than zero")
         if limits.log_bytes < _LEAST_LOG:
             raise SettingsError(f"The write-ahead log needs {_LEAST_LOG} bytes or more")
-        if limits.cache_bytes < 0 or limits.backlog < 1 or limits.shutdown_timeout < 0:
-            raise SettingsError("The cache, backlog and shutdown time-out can't be negative")
+        if limits.cache_bytes < 0 or not limits.shutdown_timeout >= 0:
+            raise SettingsError("The cache and the shutdown time-out can't be negative")
+        if limits.max_connections < 1 or not 1 <= limits.backlog <= _MOST_BACKLOG:
+            raise SettingsError(f"There must be 1 connection, 1 to {_MOST_BACKLOG} may wait")
 
 
 def _check_anon_perms(permissions: tuple[str, ...]) -> None:

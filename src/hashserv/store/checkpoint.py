@@ -10,12 +10,15 @@ import asyncio
 import logging
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, NamedTuple
 
 logger = logging.getLogger("hashserv.store")
 
 LULL_SECONDS: Final = 1.0
 """Silence of the writer after which the log is copied."""
+
+RETRY_SECONDS: Final = 5.0
+"""How long to leave a log alone that can't be copied, since somebody reads what it was before."""
 
 DEFAULT_MAX_LOG: Final = 256 * 1024 * 1024
 """Bytes of the log from which on it is copied in the middle of a burst, too."""
@@ -30,22 +33,32 @@ _SHORT_REST: Final = 2000
 """Pages that the writer itself may copy, to start the log anew, without anybody noticing."""
 
 
+class _Log(NamedTuple):
+    """What a copying found: pages in the log, and how many of them are not in the file yet."""
+
+    pages: int
+    rest: int
+
+
 class Checkpointer:
     """Keeps the log of one file short.
 
     Args:
         connection: Used by the checkpointer alone from now on.
         max_log: Bytes from which on the log is copied while the writer goes on. Should that not
-            be fast enough, the writer waits for it at twice the size.
+            be fast enough, the writer waits for it at twice the size. While some other program
+            reads for long, the log can't be started anew and grows.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, max_log: int = DEFAULT_MAX_LOG) -> None:
         self._connection = connection
         self._max_pages = max_log // _PAGE_BYTES
+        self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "hashserv-checkpoint")
         self._running: asyncio.Future[None] | None = None
         self._lull: asyncio.TimerHandle | None = None
         self._last_write = 0.0
+        self._not_before = 0.0
         self._pages = 0.0
         self.overdue = False
         """Whether the writer should call `restart_log` before its next transaction."""
@@ -54,16 +67,15 @@ class Checkpointer:
         """Take note of a commit, in the event loop."""
         if not rows:
             return
-        loop = asyncio.get_running_loop()
-        self._last_write = loop.time()
+        self._last_write = self._loop.time()
         self._pages += _PAGES_A_COMMIT + rows * _PAGES_A_ROW
-        if self._pages > self._max_pages:
+        if self._pages > self._max_pages and self._last_write >= self._not_before:
             self._start()
         elif self._lull is None:
-            self._lull = loop.call_later(LULL_SECONDS, self._check_lull)
+            self._lull = self._loop.call_later(LULL_SECONDS, self._check_lull)
 
     async def close(self) -> None:
-        """Finish a copying that is under way."""
+        """Finish a copying that is under way, and close the connection."""
         if self._lull is not None:
             self._lull.cancel()
         if self._running is not None:
@@ -72,38 +84,58 @@ class Checkpointer:
         self._connection.close()
 
     def _check_lull(self) -> None:
-        loop = asyncio.get_running_loop()
         end = self._last_write + LULL_SECONDS
-        if loop.time() < end:
-            self._lull = loop.call_at(end, self._check_lull)
+        if self._loop.time() < end:
+            self._lull = self._loop.call_at(end, self._check_lull)
         else:
             self._lull = None
             self._start()
 
     def _start(self) -> None:
         if self._running is None or self._running.done():
-            loop = asyncio.get_running_loop()
-            self._running = loop.run_in_executor(self._thread, self._copy)
+            self._running = self._loop.create_task(self._keep_short())
 
-    def _copy(self) -> None:
-        rest = self._max_pages
-        try:
-            while True:
-                _, pages, copied = self._connection.execute(
-                    "PRAGMA wal_checkpoint(PASSIVE)"
-                ).fetchone()
-                converges, rest = pages - copied < rest, pages - copied
-                if pages <= self._max_pages or rest <= _SHORT_REST or not converges:
-                    break
-        except sqlite3.Error as error:  # nothing is lost: the log still has it all
-            logger.warning("Copying the write-ahead log failed, it will be tried again: %s", error)
-            return
-        self._pages = rest
-        self.overdue = pages > self._max_pages and (
-            rest <= _SHORT_REST or pages > 2 * self._max_pages
-        )
+    async def _keep_short(self) -> None:
+        """Copy, again if much was written meanwhile, until the writer can start the log anew."""
+        before: _Log | None = None
+        while (log := await self._loop.run_in_executor(self._thread, self._copy)) is not None:
+            self._pages = log.rest
+            if log.pages <= self._max_pages:
+                return
+            if log.rest <= _SHORT_REST or log.pages > 2 * self._max_pages:
+                self.overdue = True
+                break
+            if before is not None and log.rest >= before.rest:
+                break  # somebody reads what the log held before
+            before = log
+        self._not_before = self._loop.time() + RETRY_SECONDS
+
+    def _copy(self) -> _Log | None:
+        """Copy what can be copied now, in the checkpointer's thread."""
+        row = _checkpoint(self._connection, "PASSIVE")
+        if row is None or row[1] < 0:
+            return None
+        return _Log(row[1], row[1] - row[2])
 
 
 def restart_log(connection: sqlite3.Connection) -> None:
-    """Copy what is left of the log and start it anew; for the writer, between transactions."""
-    connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    """Copy what is left of the log and start it anew, for the writer, between transactions.
+
+    It does not wait for those who read: then another time will do.
+    """
+    (busy_timeout,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        _checkpoint(connection, "RESTART")
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {busy_timeout}")
+
+
+def _checkpoint(connection: sqlite3.Connection, mode: str) -> tuple[int, int, int] | None:
+    """Return whether it was hindered, pages in the log, pages copied; `None` after an error."""
+    try:
+        row: tuple[int, int, int] = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    except sqlite3.Error as error:  # nothing is lost: the log still has it all
+        logger.warning("Copying the write-ahead log failed, it will be tried again: %s", error)
+        return None
+    return row

@@ -21,11 +21,19 @@ class Known:
     mappings: dict[MappingKey, tuple[str, str]] = field(default_factory=dict)
     """Unihash and gc mark of each taskhash that has a mapping."""
 
-    outhashes: dict[MappingKey, set[str]] = field(default_factory=dict)
-    """The outhashes stored for each taskhash."""
+    outhashes: dict[MappingKey, dict[str, str]] = field(default_factory=dict)
+    """The outhashes stored for each taskhash, and their `created`."""
 
     oldest: dict[OutputKey, tuple[str, str]] = field(default_factory=dict)
-    """`created` and unihash of the oldest row of a class whose taskhash has a mapping."""
+    """`created` and unihash of the oldest row of a class whose taskhash has a mapping.
+
+    Complete for the classes of reports without a mapping, and only they ask for it."""
+
+    def take_note(self, output: OutputKey, created: str, unihash: str) -> None:
+        """Take note that a row of a class has a mapping now."""
+        oldest = self.oldest.get(output)
+        if oldest is None or created < oldest[0]:
+            self.oldest[output] = (created, unihash)
 
 
 class Row(NamedTuple):
@@ -40,7 +48,7 @@ class Outcome:
     """What a group of reports comes to."""
 
     unihashes: list[str] = field(default_factory=list)
-    """The answer to each report that was worked out; fewer than the group where it was cut."""
+    """The answer to each report."""
 
     rows: list[Row] = field(default_factory=list)
     mappings: list[Mapping] = field(default_factory=list)
@@ -51,9 +59,6 @@ class Outcome:
 def resolve(reports: Sequence[Report], created: Sequence[str], known: Known, mark: str) -> Outcome:
     """Work out what a group of reports comes to, in order.
 
-    The group is cut after a report that gives a mapping to rows that had none: they may be the
-    oldest of classes that `known` does not tell of. The rest must be asked about again.
-
     Args:
         reports: The group.
         created: When each is taken to have come, later ones later, in the text form of rows.
@@ -63,24 +68,21 @@ def resolve(reports: Sequence[Report], created: Sequence[str], known: Known, mar
     outcome = Outcome()
     for report, now in zip(reports, created, strict=True):
         key = report.key
-        outhashes = known.outhashes.setdefault(key, set())
+        outhashes = known.outhashes.setdefault(key, {})
         held = known.mappings.get(key)
-        restores = held is None and bool(outhashes)
-        output = (report.method, report.outhash)
-        oldest = known.oldest.get(output)
         if held is None:
+            oldest = known.oldest.get((report.method, report.outhash))
             held = (oldest[1] if oldest else report.unihash, mark)
             known.mappings[key] = held
             outcome.mappings.append(Mapping(*key, held[0]))
+            for outhash, created in outhashes.items():  # rows that had lost their mapping
+                known.take_note((report.method, outhash), created, held[0])
         elif held[1] != mark and mark:
             known.mappings[key] = (held[0], mark)
             outcome.reported_again.append(key)
         if report.outhash not in outhashes:
-            outhashes.add(report.outhash)
+            outhashes[report.outhash] = now
             outcome.rows.append(Row(report, now))
-            if oldest is None or now < oldest[0]:
-                known.oldest[output] = (now, held[0])
+            known.take_note((report.method, report.outhash), now, held[0])
         outcome.unihashes.append(held[0])
-        if restores:
-            break
     return outcome

@@ -57,6 +57,7 @@ class SqliteStore(Store):
     ) -> None:
         self._path = path
         self._clock = Clock()
+        self._closed = False
         sqlite_file.prepare(path, writable=writable)
         with self._explained():
             self._reader = sqlite_file.connect(
@@ -87,16 +88,18 @@ class SqliteStore(Store):
 
     def after_transaction(self, committed: Committed | None) -> None:
         """Tell the listener what changed; the writer calls this."""
-        if self._foreign_change() or (committed is not None and committed.removed):
+        foreign = self._foreign_change()
+        if foreign or (committed is not None and committed.removed):
             self.listener.mappings_removed()
-        if committed is not None and committed.added:
+        # What another process did, it did after our commit: what we added may be gone again.
+        if committed is not None and committed.added and not foreign:
             self.listener.mappings_added(committed.added)
 
     def _foreign_change(self) -> bool:
         if self._writer is not None:
             return self._writer.foreign_change()
         before, self._read_version = self._read_version, self._data_version()
-        return before != self._read_version
+        return self._read_version is None or before != self._read_version
 
     def _data_version(self) -> int | None:
         return sqlite_file.data_version(self._reader)
@@ -175,7 +178,11 @@ class SqliteStore(Store):
         tables = [table for table in (MAPPINGS, OUTHASHES) if applies(condition, table)]
         indexed = [table for table in tables if is_indexed(condition, table)]
         work = partial(transactions.remove_indexed, condition=condition, tables=indexed)
-        removed: int = await self._writing().run(work)
+        removed = 0
+        counts: list[int] = [transactions.SLICE_ROWS]
+        while indexed and max(counts) >= transactions.SLICE_ROWS:
+            counts = await self._writing().run(work)
+            removed += sum(counts)
         for table in tables:
             if table not in indexed:
                 delete = statements.delete_slice(table, statements.matching(condition))
@@ -183,8 +190,13 @@ class SqliteStore(Store):
         return removed
 
     async def mark(self, mark: str, conditions: Sequence[Condition]) -> list[int]:
-        work = partial(transactions.begin_marking, mark=mark, conditions=conditions)
-        counts: list[int | None] = await self._writing().run(work)
+        counts: list[int | None] = []
+        begun = False
+        while not begun or len(counts) < len(conditions):
+            rest = conditions[len(counts) :]
+            work = partial(transactions.mark_indexed, mark=mark, conditions=rest)
+            counts += await self._writing().run(work)
+            begun = True
         return [
             await self._in_slices(
                 MAPPINGS,
@@ -241,14 +253,27 @@ class SqliteStore(Store):
     # Opening and closing.
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._counting.interrupt()
         if self._writer is not None:
             await self._writer.close()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._close_connections)
+
+    def _close_connections(self) -> None:
+        """Close them, the writer's last: whoever closes last copies what is left of the log."""
         self._counter.shutdown()
         self._counting.close()
         self._reader.close()
+        if self._writer is not None:
+            self._writer.connection.close()
 
     def _open_writer(self, *, durable: bool, max_log: int) -> Writer:
-        connection = sqlite_file.connect(self._path, writable=True, busy=sqlite_file.BUSY_SECONDS)
+        connection = sqlite_file.connect(
+            self._path, writable=True, busy=sqlite_file.WRITE_BUSY_SECONDS
+        )
         # NORMAL may lose the last commits with the power, but never damages the file as OFF may.
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # the checkpointer's work

@@ -17,7 +17,10 @@ from hashserv.errors import (
 from hashserv.store import migrations
 
 BUSY_SECONDS: Final = 5.0
-"""How long a writer waits for another process to let go of the file."""
+"""How long opening and counting wait for another process to let go of the file."""
+
+WRITE_BUSY_SECONDS: Final = 20.0
+"""How long reports wait for another process: clients wait for 30 s, and an error stops a build."""
 
 READ_BUSY_SECONDS: Final = 1.0
 """How long a reader in the event loop waits; in WAL mode it only ever does while another process
@@ -76,15 +79,16 @@ def prepare(path: str, *, writable: bool) -> None:
     try:
         connection = connect(path, writable=writable, busy=BUSY_SECONDS)
         try:
-            if not migrations.inspect(connection, path):
-                return
-            if not writable:
+            outdated = migrations.inspect(connection, path)
+            if outdated and not writable:
                 raise DatabaseReadOnly(
                     f"{path} was written by an older server and must be brought up to date: "
                     "start once without --read-only, with permission to write the file"
                 )
-            migrations.migrate(connection, path)
-            _use_wal(connection, path)  # last: it can't be taken back without a trace
+            if outdated:
+                migrations.migrate(connection, path)
+            if writable:
+                _use_wal(connection, path)  # last: it can't be taken back without a trace
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -99,9 +103,11 @@ def is_writable(path: str) -> bool:
 
 
 def _is_frozen(path: str) -> bool:
-    """Tell whether a file can't change: it and its directory can't be written, nor has it a log."""
-    place = Path(path)
-    return not is_writable(path) and not place.with_name(place.name + "-wal").exists()
+    """Tell whether a file can't change, whoever wants to: it is on read-only media."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:  # there is no such file, which opening it will tell
+        return False
 
 
 def explain(error: sqlite3.Error, path: str) -> StoreError:

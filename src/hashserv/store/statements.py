@@ -47,7 +47,7 @@ OUTHASH: Final = f"""
 """
 
 OUTHASHES_OF_TASKS: Final = f"""
-    SELECT k.key, o.outhash FROM json_each(:hashes) AS k
+    SELECT k.key, o.outhash, o.created FROM json_each(:hashes) AS k
     CROSS JOIN {OUTHASHES} AS o ON o.method = :method AND o.taskhash = k.value
 """
 
@@ -103,13 +103,23 @@ def matching(condition: Condition) -> str:
 
 
 def mark_matching(condition: Condition) -> str:
-    """Return the statement that marks the mappings that an indexed condition matches."""
-    return f"UPDATE {MAPPINGS} SET gc_mark = :new_mark WHERE {matching(condition)}"
+    """Return the statement that marks some mappings that an indexed condition matches."""
+    some = (
+        f"SELECT id FROM {MAPPINGS} WHERE {matching(condition)} "
+        "AND gc_mark != :new_mark LIMIT :rows"
+    )
+    return f"UPDATE {MAPPINGS} SET gc_mark = :new_mark WHERE id IN ({some})"
+
+
+def count_matching(condition: Condition) -> str:
+    """Return the statement that counts the mappings that an indexed condition matches."""
+    return f"SELECT count(*) FROM {MAPPINGS} WHERE {matching(condition)}"
 
 
 def delete_matching(table: str, condition: Condition) -> str:
-    """Return the statement that deletes what an indexed condition matches."""
-    return f"DELETE FROM {table} WHERE {matching(condition)}"
+    """Return the statement that deletes some rows that an indexed condition matches."""
+    some = f"SELECT id FROM {table} WHERE {matching(condition)} LIMIT :rows"
+    return f"DELETE FROM {table} WHERE id IN ({some})"
 
 
 def mark_slice(predicate: str) -> str:

@@ -68,24 +68,18 @@ def store_reports(
 ) -> Committed:
     """Store a group of reports, in order; the result is the unihash that holds for each."""
     mark = current_mark(connection) or ""
-    unihashes: list[str] = []
-    added: list[Mapping] = []
-    while len(unihashes) < len(reports):
-        rest = reports[len(unihashes) :]
-        outcome = resolve(rest, clock.times(len(rest)), _known(connection, rest), mark)
-        _insert(
-            connection,
-            OUTHASHES,
-            [
-                (report.method, report.taskhash, report.outhash, created, *report[4:])
-                for report, created in outcome.rows
-            ],
-        )
-        _insert(connection, MAPPINGS, [(*mapping, mark) for mapping in outcome.mappings])
-        _remark(connection, mark, outcome.reported_again)
-        unihashes += outcome.unihashes
-        added += outcome.mappings
-    return Committed(unihashes, added)
+    outcome = resolve(reports, clock.times(len(reports)), _known(connection, reports), mark)
+    _insert(
+        connection,
+        OUTHASHES,
+        [
+            (report.method, report.taskhash, report.outhash, created, *report[4:])
+            for report, created in outcome.rows
+        ],
+    )
+    _insert(connection, MAPPINGS, [(*mapping, mark) for mapping in outcome.mappings])
+    _remark(connection, mark, outcome.reported_again)
+    return Committed(outcome.unihashes, outcome.mappings)
 
 
 def add_mappings(connection: sqlite3.Connection, mappings: Sequence[Mapping]) -> Committed:
@@ -106,33 +100,43 @@ def add_mappings(connection: sqlite3.Connection, mappings: Sequence[Mapping]) ->
 def remove_indexed(
     connection: sqlite3.Connection, condition: Condition, tables: Sequence[str]
 ) -> Committed:
-    """Remove what an indexed condition matches from some tables; the result is how many."""
-    count = sum(
-        connection.execute(statements.delete_matching(table, condition), condition).rowcount
+    """Remove rows that an indexed condition matches from some tables, a slice of each at most.
+
+    The result is how many; fewer than `SLICE_ROWS` means that there are no more.
+    """
+    parameters = {**condition, "rows": SLICE_ROWS}
+    counts = [
+        connection.execute(statements.delete_matching(table, condition), parameters).rowcount
         for table in tables
-    )
-    return Committed(count, removed=MAPPINGS in tables)
+    ]
+    return Committed(counts, removed=MAPPINGS in tables)
 
 
-def begin_marking(
+def mark_indexed(
     connection: sqlite3.Connection, mark: str, conditions: Sequence[Condition]
 ) -> Committed:
-    """Make a mark the current one, and mark what indexed conditions match.
+    """Make a mark the current one, and mark what conditions match, a slice of rows at most.
 
-    The result is how many mappings each condition matched, or `None` where a scan is needed.
+    The result is, for as many conditions as there was room for, how many mappings each matched,
+    or `None` where that needs a scan. A condition that there was no room for goes on next time.
     """
     if current_mark(connection) != mark:
         connection.execute(statements.SET_CURRENT_MARK, (mark,))
     counts: list[int | None] = []
+    room = SLICE_ROWS
     for condition in conditions:
         if not applies(condition, MAPPINGS):
             counts.append(0)
-        elif is_indexed(condition, MAPPINGS):
-            parameters = {**condition, "new_mark": mark}
-            statement = statements.mark_matching(condition)
-            counts.append(connection.execute(statement, parameters).rowcount)
-        else:
+        elif not is_indexed(condition, MAPPINGS):
             counts.append(None)
+        else:
+            parameters = {**condition, "new_mark": mark, "rows": room}
+            statement = statements.mark_matching(condition)
+            room -= connection.execute(statement, parameters).rowcount
+            if room == 0:
+                break
+            statement = statements.count_matching(condition)
+            counts.append(connection.execute(statement, condition).fetchone()[0])
     return Committed(counts)
 
 
@@ -211,8 +215,8 @@ def _known(connection: sqlite3.Connection, reports: Sequence[Report]) -> Known:
     """Ask for what bears on a group of reports."""
     keys = list(dict.fromkeys(report.key for report in reports))
     known = Known(mappings=mappings_of(connection, keys))
-    for at, outhash in each_method(connection, statements.OUTHASHES_OF_TASKS, keys):
-        known.outhashes.setdefault(keys[at], set()).add(outhash)
+    for at, outhash, created in each_method(connection, statements.OUTHASHES_OF_TASKS, keys):
+        known.outhashes.setdefault(keys[at], {})[outhash] = created or ""
     # The class of a report counts only where its task has no mapping yet.
     outputs: dict[OutputKey, None] = {
         (report.method, report.outhash): None

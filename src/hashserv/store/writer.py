@@ -67,7 +67,7 @@ class Writer:
     """Run transactions on one connection, one after the other.
 
     Args:
-        connection: Used by the writer alone from now on.
+        connection: Used by the writer alone from now on; whoever gave it closes it at the end.
         path: Names the file in errors.
         report: Stores a group of reports; its result is a list, an item for each report.
         observer: Is told of each transaction.
@@ -83,7 +83,7 @@ class Writer:
         observer: Observer,
         checkpointer: Checkpointer,
     ) -> None:
-        self._connection = connection
+        self.connection = connection
         self._path = path
         self._report = report
         self._observer = observer
@@ -128,13 +128,13 @@ class Writer:
         SQLite counts for a connection the commits of all others, so the writer's own commits,
         which are all of this process, do not count here.
         """
-        version = data_version(self._connection)
+        version = data_version(self.connection)
         changed = version is None or version != self._version
         self._version = version
         return changed
 
     async def close(self) -> None:
-        """Finish what waits, then close the connection. Idempotent."""
+        """Finish what waits, then leave the connection to be closed. Idempotent."""
         if self._closing:
             return
         self._closing = True
@@ -144,8 +144,6 @@ class Writer:
         self._groups.put(None)
         await self._checkpointer.close()
         await self._loop.run_in_executor(None, self._thread.join)
-        # The last to close copies what is left of the log.
-        await self._loop.run_in_executor(None, self._connection.close)
 
     def _submit(self, pending: _Pending) -> asyncio.Future[Any]:
         if self._closing:
@@ -219,7 +217,7 @@ class Writer:
         return [pending for pending in group if not pending.done.cancelled()]
 
     def _transact(self, group: list[_Pending]) -> Committed:
-        connection = self._connection
+        connection = self.connection
         if self._checkpointer.overdue:
             self._checkpointer.overdue = False
             restart_log(connection)
@@ -239,7 +237,7 @@ class Writer:
         return committed
 
     def _rows_written(self) -> int:
-        before, self._changes = self._changes, self._connection.total_changes
+        before, self._changes = self._changes, self.connection.total_changes
         return self._changes - before
 
 

@@ -1,10 +1,12 @@
 """Sockets that a server listens on (PROTOCOL.md §2)."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,6 +22,10 @@ counts as gone. BitBake holds a connection silently for hours, so silence alone 
 
 _PROBE_SECONDS: Final = 1.0
 """How long to wait for whoever may listen on a socket file that exists already."""
+
+_LOCK_SECONDS: Final = 5.0
+_LOCK_PAUSE: Final = 0.02
+"""How long a server that starts waits for another that starts in the same directory."""
 
 
 class Listener:
@@ -43,9 +49,7 @@ class Listener:
         self._remove = remove
 
     def close(self) -> None:
-        """Stop listening; remove the socket file if it is still the same. Idempotent."""
-        for listening in self.sockets:
-            listening.close()
+        """Remove the socket file if it is still the same, and stop listening. Idempotent."""
         if self._remove is not None:
             path, device, inode = self._remove
             self._remove = None
@@ -53,6 +57,8 @@ class Listener:
                 found = os.stat(path)
                 if (found.st_dev, found.st_ino) == (device, inode):
                     os.unlink(path)
+        for listening in self.sockets:
+            listening.close()
 
 
 def listen(address: Address, *, backlog: int, reuseport: bool = False) -> Listener:
@@ -101,27 +107,48 @@ def _listen_tcp(address: TcpAddress, backlog: int, *, reuseport: bool) -> Listen
     except OSError as error:
         raise AddressError(f"Can't listen on {address}: {error.strerror}") from error
     sockets: list[socket.socket] = []
+    failure: OSError | None = None
     port = address.port
-    try:
-        for family, kind, protocol, _, place in sorted(set(found)):
-            listening = socket.socket(family, kind, protocol)
-            sockets.append(listening)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuseport:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    for family, kind, protocol, _, place in sorted(set(found)):
+        try:
             # Port 0 picks one for the first socket; the others take the same.
-            listening.bind((place[0], port, *place[2:]))
-            port = listening.getsockname()[1]
-            prepare_tcp(listening)  # accepted sockets inherit this on Linux
+            listening = _bound(
+                family, kind, protocol, (place[0], port, *place[2:]), reuseport=reuseport
+            )
             listening.listen(backlog)
-            listening.settimeout(0)
-    except OSError as error:
-        for listening in sockets:
-            listening.close()
-        raise AddressError(f"Can't listen on {address}: {error.strerror}") from error
+        except OSError as error:
+            # A machine without IPv6 may still have names for it.
+            if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                failure = failure or error
+                continue
+            for bound in sockets:
+                bound.close()
+            raise AddressError(f"Can't listen on {address}: {error.strerror}") from error
+        port = listening.getsockname()[1]
+        sockets.append(listening)
+    if not sockets:
+        reason = failure.strerror if failure else "it has no address"
+        raise AddressError(f"Can't listen on {address}: {reason}") from failure
     return Listener(sockets, TcpAddress(address.host or sockets[0].getsockname()[0], port))
+
+
+def _bound(
+    family: int, kind: int, protocol: int, place: tuple[object, ...], *, reuseport: bool
+) -> socket.socket:
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuseport:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(place)
+        prepare_tcp(listening)  # accepted sockets inherit this on Linux
+        listening.settimeout(0)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
 
 
 def _listen_unix(address: UnixAddress, backlog: int) -> Listener:
@@ -175,9 +202,27 @@ def _remove_stale(address: UnixAddress) -> None:
 
 @contextlib.contextmanager
 def _locked(directory: str) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # it may be written and not read: then there is no lock to be had
+        yield
+        return
+    try:
+        end = time.monotonic() + _LOCK_SECONDS
+        while not _try_lock(descriptor):
+            if time.monotonic() > end:
+                raise AddressError(
+                    f"Can't listen in {directory}: another process keeps the directory locked"
+                )
+            time.sleep(_LOCK_PAUSE)
         yield
     finally:
         os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

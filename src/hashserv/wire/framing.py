@@ -85,22 +85,20 @@ class MessageBuffer:
         max_message: How many bytes the whole message may have.
     """
 
-    __slots__ = ("_max_message", "_pieces", "_size")
+    __slots__ = ("_max_message", "_text")
 
     def __init__(self, max_message: int = DEFAULT_MAX_MESSAGE) -> None:
         self._max_message = max_message
-        self._pieces: list[bytes] | None = None
-        self._size = 0
+        self._text: bytearray | None = None
 
     @property
     def collecting(self) -> bool:
         """Whether a chunked message has begun and not ended."""
-        return self._pieces is not None
+        return self._text is not None
 
     def start(self) -> None:
         """Begin a chunked message: the peer sent `CHUNK_START`."""
-        self._pieces = []
-        self._size = 0
+        self._text = bytearray()
 
     def add(self, piece: bytes) -> bytes | None:
         """Take the next line of a chunked message and return the whole text if it was the last.
@@ -111,17 +109,16 @@ class MessageBuffer:
         Raises:
             InvokeError: The message is longer than the limit.
         """
-        if self._pieces is None:
+        if self._text is None:
             raise RuntimeError("start() comes first")
         piece = piece.removesuffix(b"\r")
         if not piece:
-            text = b"".join(self._pieces)
-            self._pieces = None
+            text = bytes(self._text)
+            self._text = None
             return text
-        self._size += len(piece)
-        if self._size > self._max_message:
+        self._text += piece
+        if len(self._text) > self._max_message:
             raise InvokeError(f"The message is longer than {self._max_message} bytes")
-        self._pieces.append(piece)
         return None
 
 

@@ -9,6 +9,7 @@ The states and what leads from one to the other::
 and from any of them, on what can't be understood, to closed.
 """
 
+from collections import deque
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -124,6 +125,16 @@ class ServerWire:
             events += self._break(self._lines.refused)
         return events
 
+    @property
+    def greeted(self) -> bool:
+        """Whether the handshake is over."""
+        return self._opening is None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the peer has begun a line or a message and not ended it."""
+        return len(self._lines) > 0 or self._message.collecting
+
     def close(self) -> None:
         """Take nothing more: whatever is fed from now on is dropped."""
         self._state = _State.CLOSED
@@ -141,29 +152,27 @@ class ServerWire:
 
     def _read(self, lines: list[bytes]) -> list[Event]:
         events: list[Event] = []
+        stripped = list(map(bytes.rstrip, lines))
+        # All places where a mode may end are found at once, however often it changes.
+        ends = deque(at for at, line in enumerate(stripped) if line in (END, _EMPTY))
         at = 0
         while at < len(lines) and self._state is not _State.CLOSED:
             if self.mode is not None:
-                at = self._read_stream(self.mode, lines, at, events)
-                continue
-            event = self._read_line(lines[at])
-            at += 1
-            if event is not None:
-                events.append(event)
+                while ends and ends[0] < at:
+                    ends.popleft()
+                end = ends[0] if ends else len(lines)
+                if at < end:
+                    events.append(StreamLines(self.mode, stripped[at:end]))
+                if ends:
+                    self.mode = None
+                    events.append(StreamEnd(stripped[end]))
+                at = end + 1
+            else:
+                event = self._read_line(lines[at])
+                at += 1
+                if event is not None:
+                    events.append(event)
         return events
-
-    def _read_stream(
-        self, mode: type[Command], lines: list[bytes], at: int, events: list[Event]
-    ) -> int:
-        """Take the lines of the mode from `at` on, up to its end, and return where to go on."""
-        rest = list(map(bytes.rstrip, lines[at:]))
-        end = min(rest.index(last) if last in rest else len(rest) for last in (END, _EMPTY))
-        if end:
-            events.append(StreamLines(mode, rest[:end]))
-        if end < len(rest):
-            self.mode = None
-            events.append(StreamEnd(rest[end]))
-        return at + end + 1
 
     def _read_line(self, line: bytes) -> Event | None:
         try:
