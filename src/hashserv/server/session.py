@@ -77,17 +77,9 @@ class Session(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_closed", "_closing", "_full", "_gone", "_limits", "_loop", "_opened", "_queue"),
-        *(
-            "_refusal",
-            "_services",
-            "_task",
-            "_timer",
-            "_transport",
-            "_unread",
-            "_wire",
-            "_writable",
-        ),
+        *("_closed", "_closing", "_full", "_gone", "_limits", "_loop", "_lost", "_opened"),
+        *("_queue", "_refusal", "_services", "_task", "_timer", "_transport", "_unread", "_wire"),
+        "_writable",
     )
 
     def __init__(
@@ -114,6 +106,7 @@ class Session(asyncio.Protocol):
         self._gone: asyncio.Future[None] | None = None
         self._full = False
         self._closing = False
+        self._lost = False
 
     # What the transport calls.
 
@@ -171,6 +164,7 @@ class Session(asyncio.Protocol):
         self._queue.clear()
         self._unread.clear()
         self._closed(self)
+        self._lost = True
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 
@@ -178,6 +172,8 @@ class Session(asyncio.Protocol):
 
     async def finish(self) -> None:
         """Answer what was received, then close; return when the peer has been sent it all."""
+        if self._lost:
+            return
         self._closing = True
         self._gone = self._loop.create_future()
         if self._task is None:

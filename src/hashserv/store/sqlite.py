@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Dictionary
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from hashserv.errors import StoreError
 from hashserv.model import (
@@ -25,6 +25,9 @@ from hashserv.store.checkpoint import DEFAULT_MAX_LOG, Checkpointer
 from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES, applies, is_indexed
 from hashserv.store.transactions import Clock, Committed
 from hashserv.store.writer import Writer
+
+COUNT_STEPS: Final = 10_000
+"""Steps of SQLite's machine after which a count looks whether it is still wanted."""
 
 _Result = TypeVar("_Result")
 
@@ -66,6 +69,8 @@ class SqliteStore(Store):
             self._counting = sqlite_file.connect(
                 path, writable=False, busy=sqlite_file.BUSY_SECONDS
             )
+            # A count may take minutes, and nobody waits for it once the store is being closed.
+            self._counting.set_progress_handler(lambda: self._closed, COUNT_STEPS)
             self._read_version = self._data_version()
             self._writer = self._open_writer(durable=durable, max_log=max_log) if writable else None
         self._counter = ThreadPoolExecutor(1, "hashserv-counter")
@@ -256,7 +261,6 @@ class SqliteStore(Store):
         if self._closed:
             return
         self._closed = True
-        self._counting.interrupt()
         if self._writer is not None:
             await self._writer.close()
         loop = asyncio.get_running_loop()

@@ -133,6 +133,8 @@ class ServerWire:
     @property
     def unfinished(self) -> bool:
         """Whether the peer has begun a line or a message and not ended it."""
+        if self._state is _State.CLOSED:
+            return False
         return len(self._lines) > 0 or self._message.collecting
 
     def close(self) -> None:
