@@ -62,6 +62,7 @@ def test_every_limit_has_a_flag() -> None:
         "4",
     ]
     arguments += ["--backlog", "5", "--cache-bytes", "6", "--log-bytes", "7000000"]
+    arguments += ["--page-cache-bytes", "10"]
     assert serving.settings_of(parsed(*arguments)).limits == Limits(
         max_line=2048,
         max_message=4096,
@@ -74,6 +75,7 @@ def test_every_limit_has_a_flag() -> None:
         backlog=5,
         cache_bytes=6,
         log_bytes=7_000_000,
+        page_cache_bytes=10,
     )
 
 

@@ -25,6 +25,7 @@ _LIMIT_HELP = {
     "backlog": "connections that may wait to be accepted",
     "max_connections": "connections at once; further ones are refused",
     "cache_bytes": "memory for answers to look-ups, in bytes",
+    "page_cache_bytes": "memory for pages of the database, in bytes",
     "log_bytes": "database log that a burst of reports may leave to be copied later, in bytes",
 }
 

@@ -173,6 +173,7 @@ def _services(settings: Settings) -> Services:
         durable=settings.durable,
         writable=not settings.read_only or sqlite_file.is_writable(settings.database),
         max_log=settings.limits.log_bytes,
+        page_cache=settings.limits.page_cache_bytes,
     )
     return Services(
         equivalences=Equivalences(

@@ -14,6 +14,7 @@ from hashserv.model import (
     USER_ADMIN,
 )
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG
+from hashserv.store.sqlite import DEFAULT_PAGE_CACHE
 from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
 
 _LEAST_LINE: Final = 1024
@@ -55,6 +56,9 @@ class Limits:
 
     cache_bytes: int = DEFAULT_CACHE_BYTES
     """Memory for answers to look-ups."""
+
+    page_cache_bytes: int = DEFAULT_PAGE_CACHE
+    """Memory for pages of the database, most of them the writer's."""
 
     log_bytes: int = DEFAULT_MAX_LOG
     """The database's write-ahead log, from which on it is copied in a burst of reports, too; at
@@ -109,7 +113,7 @@ class Settings:
             raise SettingsError("Time-outs and buffers must be larger than zero")
         if limits.log_bytes < _LEAST_LOG:
             raise SettingsError(f"The write-ahead log needs {_LEAST_LOG} bytes or more")
-        if limits.cache_bytes < 0 or not limits.shutdown_timeout >= 0:
+        if min(limits.cache_bytes, limits.page_cache_bytes) < 0 or not limits.shutdown_timeout >= 0:
             raise SettingsError("The cache and the shutdown time-out can't be negative")
         if limits.max_connections < 1 or not 1 <= limits.backlog <= _MOST_BACKLOG:
             raise SettingsError(f"There must be 1 connection, 1 to {_MOST_BACKLOG} may wait")

@@ -26,6 +26,9 @@ from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES, applies, is_index
 from hashserv.store.transactions import Clock, Committed
 from hashserv.store.writer import Writer
 
+DEFAULT_PAGE_CACHE: Final = 64 * 1024 * 1024
+"""Bytes for database pages. Those of look-ups are few: the system caches the file anyway."""
+
 COUNT_STEPS: Final = 10_000
 """Steps of SQLite's machine after which a count looks whether it is still wanted."""
 
@@ -45,6 +48,7 @@ class SqliteStore(Store):
             crash of the process.
         writable: Whether to open it for writing; without, every method that writes fails.
         max_log: Bytes of the write-ahead log from which on it is copied in a burst of reports, too.
+        page_cache: Bytes of memory for database pages, most of them the writer's.
 
     Raises:
         StoreError: The file can't be used; the message says why and what to do.
@@ -57,6 +61,7 @@ class SqliteStore(Store):
         durable: bool = True,
         writable: bool = True,
         max_log: int = DEFAULT_MAX_LOG,
+        page_cache: int = DEFAULT_PAGE_CACHE,
     ) -> None:
         self._path = path
         self._clock = Clock()
@@ -64,7 +69,10 @@ class SqliteStore(Store):
         sqlite_file.prepare(path, writable=writable)
         with self._explained():
             self._reader = sqlite_file.connect(
-                path, writable=writable, busy=sqlite_file.READ_BUSY_SECONDS
+                path,
+                writable=writable,
+                busy=sqlite_file.READ_BUSY_SECONDS,
+                page_cache=page_cache // 8,
             )
             self._counting = sqlite_file.connect(
                 path, writable=False, busy=sqlite_file.BUSY_SECONDS
@@ -72,7 +80,11 @@ class SqliteStore(Store):
             # A count may take minutes, and nobody waits for it once the store is being closed.
             self._counting.set_progress_handler(lambda: self._closed, COUNT_STEPS)
             self._read_version = self._data_version()
-            self._writer = self._open_writer(durable=durable, max_log=max_log) if writable else None
+            self._writer: Writer | None = None
+            if writable:
+                self._writer = self._open_writer(
+                    durable=durable, max_log=max_log, page_cache=page_cache
+                )
         self._counter = ThreadPoolExecutor(1, "hashserv-counter")
 
     # Freshness. The writer's connection tells the commits of other processes from our own, but
@@ -274,9 +286,12 @@ class SqliteStore(Store):
         if self._writer is not None:
             self._writer.connection.close()
 
-    def _open_writer(self, *, durable: bool, max_log: int) -> Writer:
+    def _open_writer(self, *, durable: bool, max_log: int, page_cache: int) -> Writer:
         connection = sqlite_file.connect(
-            self._path, writable=True, busy=sqlite_file.WRITE_BUSY_SECONDS
+            self._path,
+            writable=True,
+            busy=sqlite_file.WRITE_BUSY_SECONDS,
+            page_cache=page_cache,
         )
         # NORMAL may lose the last commits with the power, but never damages the file as OFF may.
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

@@ -26,17 +26,20 @@ READ_BUSY_SECONDS: Final = 1.0
 """How long a reader in the event loop waits; in WAL mode it only ever does while another process
 recovers the file after a crash."""
 
-PAGE_CACHE_KIB: Final = 32 * 1024
-"""Memory for database pages, for each connection that is open for long."""
+LEAST_PAGE_CACHE: Final = 2 * 1024 * 1024
+"""Bytes for database pages of a connection that goes through them once."""
 
 
-def connect(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
+def connect(
+    path: str, *, writable: bool, busy: float, page_cache: int = LEAST_PAGE_CACHE
+) -> sqlite3.Connection:
     """Open a connection to a file, in autocommit mode.
 
     Args:
         path: The file, which is created if `writable` and missing.
         writable: Whether to open it for writing.
         busy: Seconds to wait for a lock.
+        page_cache: Bytes of memory for database pages.
 
     Raises:
         sqlite3.Error: It can't be opened.
@@ -51,7 +54,7 @@ def connect(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
+    connection.execute(f"PRAGMA cache_size = -{page_cache // 1024}")
     # Else each INSERT of many rows keeps what it would undo in a temporary file.
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
