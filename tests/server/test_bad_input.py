@@ -105,6 +105,20 @@ def test_what_came_before_the_bad_is_answered(server: ServerProcess) -> None:
         assert peer.closed()
 
 
+def send_for_ever(peer: Peer, data: bytes) -> None:
+    while True:
+        peer.send(data)
+
+
+def test_a_refused_peer_that_goes_on_is_closed_all_the_same(server: ServerProcess) -> None:
+    with Peer(server.address) as peer:
+        peer.send(b"not json\n")
+        assert b"invoke-error" in (peer.line() or b"")
+        assert peer.closed()  # the server says no more
+        with pytest.raises(ConnectionError):  # and soon it does not listen either
+            send_for_ever(peer, b'{"ping": {}}\n' * 1000)
+
+
 def test_a_handshake_that_never_ends(start_server: StartServer) -> None:
     server = start_server("--handshake-timeout", "0.2")
     with Peer(server.address) as good, Peer(server.address, hello=b"OEHASHEQUIV 1.1\n") as peer:

@@ -8,17 +8,16 @@ is something in it; while it does, at most one more read's worth is taken from t
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable
 from time import perf_counter
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 from hashserv import model
-from hashserv.equivalence.collection import check_condition
 from hashserv.errors import InvokeError, ProtocolError, StoreError
 from hashserv.server import handlers
 from hashserv.server.handlers import HANDLERS, Services
 from hashserv.server.settings import Limits
+from hashserv.server.streams import answer_lines, known_answers
 from hashserv.wire import commands
 from hashserv.wire.handshake import Greeting
 from hashserv.wire.server import (
@@ -38,7 +37,6 @@ from hashserv.wire.server import (
 
 logger = logging.getLogger("hashserv.server")
 
-_Decoded = TypeVar("_Decoded")
 
 SLICE_LINES: Final = 128
 """Lines of a stream mode that are answered, if the database must be asked, before other connections
@@ -60,9 +58,6 @@ LOGGED_CHARACTERS: Final = 300
 LINGER_SECONDS: Final = 2.0
 """How long a peer that was refused something may go on sending: closed at once, it might not get
 to read why."""
-
-_Answered = tuple[bytes, InvokeError | ProtocolError | StoreError | None]
-"""Replies to lines of a stream mode, and what is wrong with the line after the last of them."""
 
 
 class Session(asyncio.Protocol):
@@ -122,6 +117,8 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered at once, queue the rest."""
         if self._task is None and not self._full and self._answer_now(data):
+            return
+        if self._wire.closed:  # what a refused peer still sends
             return
         self._unread.append(data)
         if self._task is None:
@@ -201,20 +198,12 @@ class Session(asyncio.Protocol):
         if lines is None:
             return False
         start = perf_counter()
-        answers = self._known(lines)
+        answers = known_answers(self._services, self._wire.mode, lines)
         if None in answers:
             return False
         self._transport.write(b"\n".join(answers) + b"\n")  # type: ignore[arg-type]
         self._services.statistics.add(len(answers), perf_counter() - start)
         return True
-
-    def _known(self, lines: list[bytes]) -> list[bytes | None]:
-        """Return what the cache answers to lines of the current mode."""
-        if self._wire.mode is commands.GetStream:
-            return self._services.equivalences.known_lookups(lines)
-        if self._wire.mode is commands.ExistsStream:
-            return self._services.equivalences.known_existences(lines)
-        return [None]
 
     async def _drain(self) -> None:
         """Work off the queue, in order."""
@@ -290,7 +279,7 @@ class Session(asyncio.Protocol):
         """Answer a report together with those that follow it."""
         start = perf_counter()
         group = [first]
-        while self._queue and len(group) < GROUP_REPORTS:
+        while len(group) < GROUP_REPORTS and (self._queue or self._parse()):
             match self._queue[0]:
                 case Request(commands.Report() as command):
                     group.append(command)
@@ -312,52 +301,16 @@ class Session(asyncio.Protocol):
             self._transport.write(b"".join(map(self._wire.encode, replies)))
 
     async def _answer_lines(self, event: StreamLines) -> None:
-        answer = {
-            commands.GetStream: self._lookups,
-            commands.ExistsStream: self._existences,
-            commands.GcMarkStream: self._marks,
-        }[event.mode]
         for at in range(0, len(event.lines), SLICE_LINES):
             if at:
                 await asyncio.sleep(0)  # the others' turn
             start = perf_counter()
             lines = event.lines[at : at + SLICE_LINES]
-            reply, error = await answer(lines)
+            replies, error = await answer_lines(self._services, event.mode, lines)
             self._services.statistics.add(len(lines), perf_counter() - start)
-            self._transport.write(reply)
+            self._transport.write(replies)
             if error is not None:
                 raise error
-
-    async def _lookups(self, lines: list[bytes]) -> _Answered:
-        equivalences = self._services.equivalences
-        answers = equivalences.known_lookups(lines)
-        unknown = [at for at, answer in enumerate(answers) if answer is None]
-        keys, error = _decoded(commands.decode_lookup, [lines[at] for at in unknown])
-        if error is not None:
-            del answers[unknown[len(keys)] :]
-        found = await equivalences.lookup([model.MappingKey(*key) for key in keys])
-        return _merged(answers, found), error
-
-    async def _existences(self, lines: list[bytes]) -> _Answered:
-        equivalences = self._services.equivalences
-        answers = equivalences.known_existences(lines)
-        unknown = [at for at, answer in enumerate(answers) if answer is None]
-        unihashes, error = _decoded(commands.decode_existence, [lines[at] for at in unknown])
-        if error is not None:
-            del answers[unknown[len(unihashes)] :]
-        found = await equivalences.exist(unihashes)
-        return _merged(answers, found), error
-
-    async def _marks(self, lines: list[bytes]) -> _Answered:
-        failure: InvokeError | ProtocolError | StoreError | None
-        marks, failure = _decoded(_decode_mark, lines)
-        counts: list[int] = []
-        try:
-            for mark, run in groupby(marks, key=lambda line: line.mark):
-                counts += await self._services.collection.mark(mark, [line.where for line in run])
-        except StoreError as error:  # those before it are marked
-            failure = error
-        return b"".join(self._wire.encode({"count": count}) for count in counts), failure
 
     # Closing.
 
@@ -411,29 +364,3 @@ class Session(asyncio.Protocol):
 def _loggable(error: Exception) -> str:
     """Return an error as it can go into a log: short, and in one line whatever a peer sent."""
     return ascii(str(error)[:LOGGED_CHARACTERS])[1:-1]
-
-
-def _decoded(
-    decode: Callable[[bytes], _Decoded], lines: Sequence[bytes]
-) -> tuple[list[_Decoded], InvokeError | ProtocolError | None]:
-    """Decode lines up to the first that can't be, and return its error with what came before."""
-    decoded: list[_Decoded] = []
-    try:
-        for line in lines:
-            decoded.append(decode(line))  # noqa: PERF401 - those before an error are kept
-    except (InvokeError, ProtocolError) as error:
-        return decoded, error
-    return decoded, None
-
-
-def _decode_mark(line: bytes) -> commands.GcMark:
-    mark = commands.decode_mark_line(line)
-    check_condition(mark.where)
-    return mark
-
-
-def _merged(answers: list[bytes | None], found: Sequence[bytes]) -> bytes:
-    """Return reply lines: the answers, with what was found in the gaps."""
-    gaps = iter(found)
-    lines = [next(gaps) if answer is None else answer for answer in answers]
-    return b"\n".join([*lines, b""])

@@ -126,6 +126,11 @@ class ServerWire:
         return events
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing more is taken."""
+        return self._state is _State.CLOSED
+
+    @property
     def greeted(self) -> bool:
         """Whether the handshake is over."""
         return self._opening is None
