@@ -80,8 +80,10 @@ def test_a_log_that_can_not_be_copied_does_not_fail_reports(
     connect = sqlite_file.connect
     refused: list[str | None] = []
 
-    def connect_refusing(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
-        connection = connect(path, writable=writable, busy=busy)
+    def connect_refusing(
+        path: str, *, writable: bool, busy: float, page_cache: int = sqlite_file.LEAST_PAGE_CACHE
+    ) -> sqlite3.Connection:
+        connection = connect(path, writable=writable, busy=busy, page_cache=page_cache)
         connection.set_authorizer(authorize)
         return connection
 
