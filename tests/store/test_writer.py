@@ -256,7 +256,7 @@ def test_a_report_whose_caller_is_gone_is_told_to_the_listener(tmp_path: Path) -
 def test_a_file_that_another_process_locks_is_used_again_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite_file, "WRITE_BUSY_SECONDS", 0.05)
 
     async def check() -> None:
         store = SqliteStore(str(tmp_path / "db"))
@@ -287,8 +287,10 @@ def test_a_disk_that_was_full_is_used_again_once_there_is_room(
     opened: list[sqlite3.Connection] = []
     connect = sqlite_file.connect
 
-    def connect_noted(path: str, *, writable: bool, busy: float) -> sqlite3.Connection:
-        opened.append(connect(path, writable=writable, busy=busy))
+    def connect_noted(
+        path: str, *, writable: bool, busy: float, page_cache: int = sqlite_file.LEAST_PAGE_CACHE
+    ) -> sqlite3.Connection:
+        opened.append(connect(path, writable=writable, busy=busy, page_cache=page_cache))
         return opened[-1]
 
     async def check() -> None:
