@@ -145,7 +145,8 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Take note that the peer has read its replies."""
         self._full = False
-        self._stop_timer()
+        if not self._wire.closed:  # a session that ends does so in time, read a little or not
+            self._stop_timer()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         if self._task is None and not self._transport.is_closing():
@@ -335,6 +336,7 @@ class Session(asyncio.Protocol):
     def _close(self) -> None:
         """Close when the peer has read its replies, or does not in time."""
         self._closing = True
+        self._wire.close()
         self._queue.clear()
         self._unread.clear()
         self._transport.close()
