@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Certificates
 from tests.servers import ServerProcess
 
 StartServer = Callable[..., ServerProcess]
@@ -18,6 +19,12 @@ def short_tmp() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="hs-"))
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority that issues certificates."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Make the blocking client of the asynchronous one.
+"""Make the blocking client, and its WebSocket, of the asynchronous ones.
 
 Run as ``python -m tools.generate_sync``; with ``--check`` it only tells whether that is needed.
 """
@@ -8,9 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-CLIENT = Path(__file__).resolve().parents[1] / "src" / "hashserv" / "client"
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "hashserv"
+CLIENT = PACKAGE / "client"
+TRANSPORT = PACKAGE / "transport"
 
-MODULES = {"aio.py": "sync.py", "aio_connection.py": "sync_connection.py"}
+MODULES = {
+    CLIENT / "aio.py": CLIENT / "sync.py",
+    CLIENT / "aio_caller.py": CLIENT / "sync_caller.py",
+    CLIENT / "aio_connection.py": CLIENT / "sync_connection.py",
+    TRANSPORT / "async_websocket.py": TRANSPORT / "sync_websocket.py",
+}
 
 HEADER = "# Made of {source} by tools/generate_sync.py: change it there, then `make generate`.\n"
 
@@ -18,10 +25,10 @@ REPLACEMENTS = [
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\bAsyncIterator\b", "Iterator"),
-    (r"\bAsync(Client|Connection|Stream)\b", r"\1"),
-    (r"\bStream\b", "SyncStream"),
-    (r"\basync_stream\b", "sync_stream"),
-    (r"\baio_connection\b", "sync_connection"),
+    (r"\bAsync(Caller|Client|Connection)\b", r"\1"),
+    (r"\bAsync(Stream|WebSocket)\b", r"Sync\1"),
+    (r"\basync_(stream|websocket)\b", r"sync_\1"),
+    (r"\baio_(caller|connection)\b", r"sync_\1"),
     (r"\b__a(enter|exit)__\b", r"__\1__"),
     (r"\bfor callers in an event loop\b", "for callers that block"),
     (r"\b(CONNECT_UNIX_AT_ONCE: Final\[bool\]) = False", r"\1 = True"),
@@ -47,8 +54,8 @@ def generate(source: Path) -> str:
 
 def main(arguments: list[str]) -> int:
     stale = 0
-    for name, made in MODULES.items():
-        text, path = generate(CLIENT / name), CLIENT / made
+    for source, path in MODULES.items():
+        text = generate(source)
         if path.exists() and path.read_text() == text:
             continue
         stale += 1

@@ -1,17 +1,22 @@
-"""Addresses: parsed and printed here and nowhere else (PROTOCOL.md §2)."""
+"""Addresses: parsed and printed here and nowhere else (PROTOCOL.md §2).
+
+``tls://HOST:PORT`` is our own: the stream protocol over TLS.
+"""
 
 import re
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import Final, NamedTuple
 
 from hashserv.errors import AddressError
 
-UNIX_PREFIX = "unix://"
-WEBSOCKET_PREFIXES = ("ws://", "wss://")
+UNIX_PREFIX: Final = "unix://"
+TLS_PREFIX: Final = "tls://"
+WEBSOCKET_PREFIXES: Final = ("ws://", "wss://")
 
-_BRACKETED = re.compile(r"\[(?P<host>[^\]]*)\]:(?P<port>[0-9]+)")
-_PLAIN = re.compile(r"(?P<host>[^:/\s]*):(?P<port>[0-9]+)")
-_LAST_PORT = 65535
+_PLACE = re.compile(
+    r"(?:\[(?P<ipv6>[^\[\]/\s\0]+)\]|(?P<host>[^\[\]:/\s\0]*))(?::(?P<port>[0-9]{1,9}))?"
+)
+_URI = re.compile(r"(?P<scheme>wss?)://(?P<place>[^/?#]*)(?P<path>[!-~]*)")
+_LAST_PORT: Final = 65535
 
 
 class UnixAddress(NamedTuple):
@@ -30,30 +35,58 @@ class TcpAddress(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return _place(self.host, self.port)
+
+
+class TlsAddress(NamedTuple):
+    """A TCP end that speaks TLS; host and port as for TCP."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return TLS_PREFIX + _place(self.host, self.port)
 
 
 class WebSocketAddress(NamedTuple):
-    """A WebSocket, kept as the URI it was given as."""
+    """A WebSocket; host and port as for TCP."""
 
-    uri: str
+    secure: bool
+    """Whether it speaks TLS (``wss://``)."""
+
+    host: str
+    port: int
+
+    path: str = ""
+    """Path and query as they were given."""
 
     def __str__(self) -> str:
-        return self.uri
+        scheme = "wss" if self.secure else "ws"
+        if self.host and self.port == _default_port(secure=self.secure):
+            place = f"[{self.host}]" if ":" in self.host else self.host
+        else:
+            place = _place(self.host, self.port)
+        return f"{scheme}://{place}{self.path}"
 
 
-Address = UnixAddress | TcpAddress | WebSocketAddress
+NetworkAddress = TcpAddress | TlsAddress | WebSocketAddress
+"""What has a host and a port."""
+
+StreamAddress = UnixAddress | TcpAddress | TlsAddress
+"""What carries lines as they are."""
+
+Address = StreamAddress | WebSocketAddress
 
 
 def parse_address(text: str) -> Address:
     """Read an address as people write it.
 
     Args:
-        text: ``unix://PATH``, ``HOST:PORT``, ``[V6]:PORT``, ``:PORT`` or a ``ws://``/``wss://``
-            URI.
+        text: ``unix://PATH``, ``HOST:PORT``, ``[V6]:PORT``, ``:PORT``, ``tls://HOST:PORT`` or a
+            ``ws://``/``wss://`` URI.
 
     Raises:
-        AddressError: The text is none of these; the message shows the forms.
+        AddressError: The text is none of these; the message shows the forms, and no password.
     """
     if text.startswith(UNIX_PREFIX):
         path = text.removeprefix(UNIX_PREFIX)
@@ -61,19 +94,61 @@ def parse_address(text: str) -> Address:
             raise AddressError(f"The address '{text}' names no socket file: write unix://PATH")
         return UnixAddress(path)
     if text.startswith(WEBSOCKET_PREFIXES):
-        if not _names_host(text):
-            raise AddressError(f"The address '{text}' names no host: write ws://HOST:PORT/PATH")
-        return WebSocketAddress(text)
-    match = _BRACKETED.fullmatch(text) or _PLAIN.fullmatch(text)
-    if match is None or int(match["port"]) > _LAST_PORT:
+        return _parse_websocket(text)
+    found = _parse_place(text.removeprefix(TLS_PREFIX))
+    if found is None or found[1] is None:
+        _refuse_user(text)
         raise AddressError(
-            f"'{text}' is no address: write unix://PATH, HOST:PORT, [IPV6]:PORT or ws://HOST:PORT"
+            f"'{text}' is no address: write unix://PATH, HOST:PORT, [IPV6]:PORT, tls://HOST:PORT, "
+            "ws://HOST:PORT or wss://HOST:PORT"
         )
-    return TcpAddress(match["host"], int(match["port"]))
+    kind = TlsAddress if text.startswith(TLS_PREFIX) else TcpAddress
+    return kind(found[0], found[1])
 
 
-def _names_host(uri: str) -> bool:
-    try:
-        return bool(urlsplit(uri).hostname)
-    except ValueError:  # a bracket that is not closed
-        return False
+def _parse_websocket(text: str) -> WebSocketAddress:
+    match = _URI.fullmatch(text)
+    found = _parse_place(match["place"]) if match else None
+    if match is None or found is None or "#" in match["path"] or found == ("", None):
+        _refuse_user(text)
+        raise AddressError(
+            f"'{text}' is no address of a WebSocket: write ws://HOST:PORT/PATH or "
+            "wss://HOST:PORT/PATH, white space and other special characters as %XX"
+        )
+    secure = match["scheme"] == "wss"
+    host, port = found
+    return WebSocketAddress(
+        secure, host, _default_port(secure=secure) if port is None else port, match["path"]
+    )
+
+
+def _parse_place(text: str) -> tuple[str, int | None] | None:
+    """Read a host and a port that may be missing; `None` if it is something else."""
+    match = _PLACE.fullmatch(text)
+    if match is None or "@" in text:
+        return None
+    port = None if match["port"] is None else int(match["port"])
+    if port is not None and port > _LAST_PORT:
+        return None
+    return match["ipv6"] or match["host"], port
+
+
+def _refuse_user(text: str) -> None:
+    """Refuse what may hold a password, which must not go into a message.
+
+    Raises:
+        AddressError: Such a thing may be there.
+    """
+    if "@" in text:
+        raise AddressError(
+            "An address names no user and no password: write HOST:PORT without what stands before "
+            "the '@', and log in with --login, or by a line in ~/.netrc"
+        )
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _default_port(*, secure: bool) -> int:
+    return 443 if secure else 80

@@ -1,13 +1,17 @@
 """One connection to a server: requests and stream modes on it (PROTOCOL.md §4-6)."""
 
-import contextlib
-from typing import Any, Self
+import ssl
+from typing import TYPE_CHECKING, Any, Self
 
-from hashserv.address import Address
+from hashserv.address import Address, WebSocketAddress
 from hashserv.client.batch import Window
 from hashserv.errors import ConnectionClosedError, ProtocolError
 from hashserv.transport.async_stream import AsyncStream
+from hashserv.transport.tls import TlsError
 from hashserv.wire.client import INCOMPLETE, STREAM_BEGUN, STREAM_END, STREAM_ENDED, ClientWire
+
+if TYPE_CHECKING:
+    from hashserv.transport.async_websocket import AsyncWebSocket
 
 
 class AsyncConnection:
@@ -22,7 +26,7 @@ class AsyncConnection:
 
     __slots__ = ("_limit", "_mode", "_stream", "_wire", "in_flight")
 
-    def __init__(self, stream: AsyncStream, limit: float | None) -> None:
+    def __init__(self, stream: "AsyncStream | AsyncWebSocket", limit: float | None) -> None:
         self._stream = stream
         self._limit = limit
         self._wire = ClientWire()
@@ -31,14 +35,21 @@ class AsyncConnection:
         """Whose replies are to come: a `Window` with lines unanswered, or `None`."""
 
     @classmethod
-    async def open(cls, address: Address, limit: float | None) -> Self:
+    async def open(
+        cls, address: Address, limit: float | None, context: ssl.SSLContext | None = None
+    ) -> Self:
         """Connect and greet.
 
+        Args:
+            address: The server's.
+            limit: Seconds without progress that most operations may take; `None` for any.
+            context: How to do TLS; `None` for what the environment says.
+
         Raises:
-            AddressError: The address is of a kind that can't be connected to.
+            AddressError: What the environment says of TLS can't be used.
             OSError: Nobody listens there.
         """
-        connection = cls(await AsyncStream.connect(address, limit), limit)
+        connection = cls(await _open_stream(address, limit, context), limit)
         try:
             await connection._send(connection._wire.greeting({}))
         except BaseException:
@@ -64,7 +75,7 @@ class AsyncConnection:
             OSError: The connection broke, or the time is over.
         """
         await self._enter(None)
-        self._wire.max_chunk = max_chunk
+        self._wire.max_chunk = max_chunk if self._stream.chunks else None
         await self._send(self._wire.request(command, arguments))
         return await self._message(limit)
 
@@ -130,10 +141,14 @@ class AsyncConnection:
         try:
             await self._stream.send(data, self._limit)
         except (OSError, ConnectionClosedError):
-            # The server may have said why before it closed.
-            with contextlib.suppress(OSError, ConnectionClosedError):
+            # The server may have said why before it closed, in TLS's own way or in ours.
+            try:
                 while True:
                     self._wire.feed(await self._stream.receive(0))
+            except TlsError:
+                raise
+            except (OSError, ConnectionClosedError):
+                pass
             if self._mode is None:
                 self._wire.check_refusal()
             raise
@@ -147,3 +162,14 @@ class AsyncConnection:
         while not (lines := self._wire.stream_lines(most)):
             self._wire.feed(await self._stream.receive(limit))
         return lines
+
+
+async def _open_stream(
+    address: Address, limit: float | None, context: ssl.SSLContext | None
+) -> "AsyncStream | AsyncWebSocket":
+    if not isinstance(address, WebSocketAddress):
+        return await AsyncStream.connect(address, limit, context)
+    # Late: most connections need no WebSocket, whose library takes long to import.
+    from hashserv.transport.async_websocket import AsyncWebSocket
+
+    return await AsyncWebSocket.connect(address, limit, context)

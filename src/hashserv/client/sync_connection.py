@@ -1,14 +1,18 @@
 # Made of sync_connection.py by tools/generate_sync.py: change it there, then `make generate`.
 """One connection to a server: requests and stream modes on it (PROTOCOL.md §4-6)."""
 
-import contextlib
-from typing import Any, Self
+import ssl
+from typing import TYPE_CHECKING, Any, Self
 
-from hashserv.address import Address
+from hashserv.address import Address, WebSocketAddress
 from hashserv.client.batch import Window
 from hashserv.errors import ConnectionClosedError, ProtocolError
 from hashserv.transport.sync_stream import SyncStream
+from hashserv.transport.tls import TlsError
 from hashserv.wire.client import INCOMPLETE, STREAM_BEGUN, STREAM_END, STREAM_ENDED, ClientWire
+
+if TYPE_CHECKING:
+    from hashserv.transport.sync_websocket import SyncWebSocket
 
 
 class Connection:
@@ -23,7 +27,7 @@ class Connection:
 
     __slots__ = ("_limit", "_mode", "_stream", "_wire", "in_flight")
 
-    def __init__(self, stream: SyncStream, limit: float | None) -> None:
+    def __init__(self, stream: "SyncStream | SyncWebSocket", limit: float | None) -> None:
         self._stream = stream
         self._limit = limit
         self._wire = ClientWire()
@@ -32,14 +36,21 @@ class Connection:
         """Whose replies are to come: a `Window` with lines unanswered, or `None`."""
 
     @classmethod
-    def open(cls, address: Address, limit: float | None) -> Self:
+    def open(
+        cls, address: Address, limit: float | None, context: ssl.SSLContext | None = None
+    ) -> Self:
         """Connect and greet.
 
+        Args:
+            address: The server's.
+            limit: Seconds without progress that most operations may take; `None` for any.
+            context: How to do TLS; `None` for what the environment says.
+
         Raises:
-            AddressError: The address is of a kind that can't be connected to.
+            AddressError: What the environment says of TLS can't be used.
             OSError: Nobody listens there.
         """
-        connection = cls(SyncStream.connect(address, limit), limit)
+        connection = cls(_open_stream(address, limit, context), limit)
         try:
             connection._send(connection._wire.greeting({}))
         except BaseException:
@@ -65,7 +76,7 @@ class Connection:
             OSError: The connection broke, or the time is over.
         """
         self._enter(None)
-        self._wire.max_chunk = max_chunk
+        self._wire.max_chunk = max_chunk if self._stream.chunks else None
         self._send(self._wire.request(command, arguments))
         return self._message(limit)
 
@@ -131,10 +142,14 @@ class Connection:
         try:
             self._stream.send(data, self._limit)
         except (OSError, ConnectionClosedError):
-            # The server may have said why before it closed.
-            with contextlib.suppress(OSError, ConnectionClosedError):
+            # The server may have said why before it closed, in TLS's own way or in ours.
+            try:
                 while True:
                     self._wire.feed(self._stream.receive(0))
+            except TlsError:
+                raise
+            except (OSError, ConnectionClosedError):
+                pass
             if self._mode is None:
                 self._wire.check_refusal()
             raise
@@ -148,3 +163,14 @@ class Connection:
         while not (lines := self._wire.stream_lines(most)):
             self._wire.feed(self._stream.receive(limit))
         return lines
+
+
+def _open_stream(
+    address: Address, limit: float | None, context: ssl.SSLContext | None
+) -> "SyncStream | SyncWebSocket":
+    if not isinstance(address, WebSocketAddress):
+        return SyncStream.connect(address, limit, context)
+    # Late: most connections need no WebSocket, whose library takes long to import.
+    from hashserv.transport.sync_websocket import SyncWebSocket
+
+    return SyncWebSocket.connect(address, limit, context)

@@ -6,12 +6,13 @@ that is where the server says why it closed.
 
 import asyncio
 import socket
+import ssl
 from typing import Self
 
-from hashserv.address import Address, TcpAddress, UnixAddress
-from hashserv.errors import AddressError
+from hashserv.address import StreamAddress, TcpAddress, TlsAddress, UnixAddress
 from hashserv.transport.listen import prepare_tcp
 from hashserv.transport.stream import CONNECT_PAUSE, StreamSocket
+from hashserv.transport.tls import client_context, wrap
 from hashserv.transport.unix import connect_unix
 
 
@@ -21,11 +22,19 @@ class AsyncStream(StreamSocket):
     __slots__ = ()
 
     @classmethod
-    async def connect(cls, address: Address, limit: float | None) -> Self:
+    async def connect(
+        cls, address: StreamAddress, limit: float | None, context: ssl.SSLContext | None = None
+    ) -> Self:
         """Connect to a server.
 
+        Args:
+            address: The server's.
+            limit: Seconds that it may take.
+            context: How to do TLS; `None` for what `client_context` returns.
+
         Raises:
-            AddressError: The address is of a kind that can't be connected to.
+            AddressError: What the environment says of TLS can't be used.
+            TlsError: TLS with the server failed.
             OSError: Nobody listens there.
         """
         try:
@@ -35,19 +44,29 @@ class AsyncStream(StreamSocket):
                         return cls(await _connect_unix(address))
                     case TcpAddress():
                         return cls(await _connect_tcp(address))
-                    case _:
-                        raise AddressError(
-                            f"Connecting to {address} is not supported: use HOST:PORT"
-                        )
+                    case TlsAddress():
+                        return await cls._connect_tls(address, context or client_context())
         except TimeoutError:
             raise ConnectionError(f"Timed out connecting to {address}") from None
+
+    @classmethod
+    async def _connect_tls(cls, address: TlsAddress, context: ssl.SSLContext) -> Self:
+        connection = wrap(await _connect_tcp(address), address.host, context)
+        stream = cls(connection, str(TcpAddress(*address)))
+        try:
+            while not stream._shake_hands():
+                await stream._wait(None, "")
+        except BaseException:
+            await stream.close()
+            raise
+        return stream
 
     async def send(self, data: bytes, limit: float | None) -> None:
         """Send all of `data`."""
         await asyncio.sleep(0)  # a long batch need never wait, and others want their turn
         rest = self._write(memoryview(data))
         while rest:
-            await self._wait(limit, "to take a request", writing=True)
+            await self._wait(limit, "to take a request")
             self._set_aside()
             rest = self._write(rest)
 
@@ -64,8 +83,8 @@ class AsyncStream(StreamSocket):
         """Close. Idempotent."""
         self._socket.close()
 
-    async def _wait(self, limit: float | None, what: str, *, writing: bool = False) -> None:
-        """Wait until there is something to read, or, if `writing`, room to write."""
+    async def _wait(self, limit: float | None, what: str) -> None:
+        """Wait until there is something to read, or room to write if that was wanted."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
 
@@ -73,6 +92,7 @@ class AsyncStream(StreamSocket):
             if not ready.done():
                 ready.set_result(None)
 
+        writing = self._wants_room
         loop.add_reader(self._socket, wake)
         if writing:
             loop.add_writer(self._socket, wake)
@@ -87,7 +107,7 @@ class AsyncStream(StreamSocket):
                 loop.remove_writer(self._socket)
 
 
-async def _connect_tcp(address: TcpAddress) -> socket.socket:
+async def _connect_tcp(address: TcpAddress | TlsAddress) -> socket.socket:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
         address.host or None, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from hashserv.address import Address, TcpAddress, UnixAddress
+from hashserv.address import Address, NetworkAddress, UnixAddress
 from hashserv.errors import AddressError
 from hashserv.transport.unix import connect_unix, short_path
 
@@ -65,7 +65,7 @@ def listen(address: Address, *, backlog: int, reuseport: bool = False) -> Listen
     """Listen on an address.
 
     Args:
-        address: A TCP or Unix address.
+        address: Any; TLS and WebSockets are matters of what is done with the sockets.
         backlog: How many connections may wait to be accepted.
         reuseport: Whether others may listen on the same TCP port.
 
@@ -77,10 +77,8 @@ def listen(address: Address, *, backlog: int, reuseport: bool = False) -> Listen
             if reuseport:
                 raise AddressError("--reuseport is for TCP addresses, a socket file has one server")
             return _listen_unix(address, backlog)
-        case TcpAddress():
-            return _listen_tcp(address, backlog, reuseport=reuseport)
         case _:
-            raise AddressError(f"Listening on {address} is not supported: use HOST:PORT or unix://")
+            return _listen_tcp(address, backlog, reuseport=reuseport)
 
 
 def prepare_tcp(connection: socket.socket) -> None:
@@ -96,7 +94,7 @@ def prepare_tcp(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _listen_tcp(address: TcpAddress, backlog: int, *, reuseport: bool) -> Listener:
+def _listen_tcp(address: NetworkAddress, backlog: int, *, reuseport: bool) -> Listener:
     try:
         found = socket.getaddrinfo(
             address.host or None,
@@ -129,7 +127,8 @@ def _listen_tcp(address: TcpAddress, backlog: int, *, reuseport: bool) -> Listen
     if not sockets:
         reason = failure.strerror if failure else "it has no address"
         raise AddressError(f"Can't listen on {address}: {reason}") from failure
-    return Listener(sockets, TcpAddress(address.host or sockets[0].getsockname()[0], port))
+    host = address.host or sockets[0].getsockname()[0]
+    return Listener(sockets, address._replace(host=host, port=port))
 
 
 def _bound(

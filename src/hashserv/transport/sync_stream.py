@@ -2,13 +2,14 @@
 
 import select
 import socket
+import ssl
 import time
 from typing import Self
 
-from hashserv.address import Address, TcpAddress, UnixAddress
-from hashserv.errors import AddressError
+from hashserv.address import StreamAddress, TcpAddress, TlsAddress, UnixAddress
 from hashserv.transport.listen import prepare_tcp
 from hashserv.transport.stream import CONNECT_PAUSE, StreamSocket
+from hashserv.transport.tls import client_context, wrap
 from hashserv.transport.unix import connect_unix
 
 
@@ -17,19 +18,27 @@ class SyncStream(StreamSocket):
 
     __slots__ = ("_readable", "_writable")
 
-    def __init__(self, connection: socket.socket) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: socket.socket, place: str = "") -> None:
+        super().__init__(connection, place)
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
         self._writable = select.poll()
         self._writable.register(connection, select.POLLIN | select.POLLOUT)
 
     @classmethod
-    def connect(cls, address: Address, limit: float | None) -> Self:
+    def connect(
+        cls, address: StreamAddress, limit: float | None, context: ssl.SSLContext | None = None
+    ) -> Self:
         """Connect to a server.
 
+        Args:
+            address: The server's.
+            limit: Seconds that each step may take.
+            context: How to do TLS; `None` for what `client_context` returns.
+
         Raises:
-            AddressError: The address is of a kind that can't be connected to.
+            AddressError: What the environment says of TLS can't be used.
+            TlsError: TLS with the server failed.
             OSError: Nobody listens there.
         """
         match address:
@@ -37,22 +46,38 @@ class SyncStream(StreamSocket):
                 return cls(_connect_unix(address, limit))
             case TcpAddress():
                 return cls(_connect_tcp(address, limit))
-            case _:
-                raise AddressError(f"Connecting to {address} is not supported: use HOST:PORT")
+            case TlsAddress():
+                return cls._connect_tls(address, limit, context or client_context())
+
+    @classmethod
+    def _connect_tls(
+        cls, address: TlsAddress, limit: float | None, context: ssl.SSLContext
+    ) -> Self:
+        connection = wrap(_connect_tcp(address, limit), address.host, context)
+        stream = cls(connection, str(TcpAddress(*address)))
+        try:
+            while not stream._shake_hands():
+                stream._wait(limit, "for the handshake of TLS")
+        except BaseException:
+            stream.close()
+            raise
+        return stream
 
     def send(self, data: bytes, limit: float | None) -> None:
         """Send all of `data`."""
         rest = self._write(memoryview(data))
         while rest:
-            _wait(self._writable, limit, "to take a request")
+            self._wait(limit, "to take a request")
             self._set_aside()
             rest = self._write(rest)
 
     def receive(self, limit: float | None) -> bytes:
         """Return what arrived, at least one byte."""
         data = self._take_aside()
+        if not data and self._place:  # TLS knows of an end that the kernel does not tell again
+            data = self._read()
         while not data:
-            _wait(self._readable, limit, "for data")
+            self._wait(limit, "for data")
             data = self._read()
         return data
 
@@ -60,13 +85,14 @@ class SyncStream(StreamSocket):
         """Close. Idempotent."""
         self._socket.close()
 
+    def _wait(self, limit: float | None, what: str) -> None:
+        """Wait until there is something to read, or room to write if that was wanted."""
+        poll = self._writable if self._wants_room else self._readable
+        if not poll.poll(None if limit is None else limit * 1000):
+            raise ConnectionError(f"Timed out waiting {what}")
 
-def _wait(poll: select.poll, limit: float | None, what: str) -> None:
-    if not poll.poll(None if limit is None else limit * 1000):
-        raise ConnectionError(f"Timed out waiting {what}")
 
-
-def _connect_tcp(address: TcpAddress, limit: float | None) -> socket.socket:
+def _connect_tcp(address: TcpAddress | TlsAddress, limit: float | None) -> socket.socket:
     try:
         connection = socket.create_connection((address.host or None, address.port), limit)
     except TimeoutError:
