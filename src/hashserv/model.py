@@ -44,6 +44,14 @@ class User(NamedTuple):
     permissions: list[str]
 
 
+class StoredUser(NamedTuple):
+    """A user as the database holds it: the token as what it is verified by (PROTOCOL.md §7)."""
+
+    username: str
+    token: str
+    permissions: list[str]
+
+
 class MappingKey(NamedTuple):
     """What a mapping is found by."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hashserv.cli import serving
-from hashserv.errors import SettingsError
+from hashserv.errors import AddressError, SettingsError
 from hashserv.server.settings import Limits, Settings
 from tests.conftest import StartServer
 from tests.peers import Peer, digest
@@ -23,7 +23,7 @@ def parsed(*arguments: str, **environment: str) -> argparse.Namespace:
 def test_defaults_are_the_reference_s() -> None:
     settings = serving.settings_of(parsed())
     assert settings == Settings()
-    assert settings.bind == "unix://./hashserve.sock"
+    assert settings.bind == ("unix://./hashserve.sock",)
     assert settings.database == "./hashserv.db"
     assert settings.anon_perms == ("@read", "@report", "@db-admin")
     assert parsed().log == "WARNING"
@@ -38,12 +38,12 @@ def test_environment_gives_defaults_and_flags_win() -> None:
         "HASHSERVER_ANON_PERMS": "@read @report",
     }
     settings = serving.settings_of(parsed(**environment))
-    assert settings.bind == "localhost:8686"
+    assert settings.bind == ("localhost:8686",)
     assert settings.database == "/srv/hashserv.db"
     assert settings.read_only
     assert settings.anon_perms == ("@read", "@report")
     assert parsed(**environment).log == "INFO"
-    assert serving.settings_of(parsed("-b", ":1", **environment)).bind == ":1"
+    assert serving.settings_of(parsed("-b", ":1", "-b", ":2", **environment)).bind == (":1", ":2")
     assert not serving.settings_of(parsed(HASHSERVER_READ_ONLY="0")).read_only
 
 
@@ -62,7 +62,7 @@ def test_every_limit_has_a_flag() -> None:
         "4",
     ]
     arguments += ["--backlog", "5", "--cache-bytes", "6", "--log-bytes", "7000000"]
-    arguments += ["--page-cache-bytes", "10"]
+    arguments += ["--page-cache-bytes", "10", "--failed-logins", "11", "--new-tokens", "1.5"]
     assert serving.settings_of(parsed(*arguments)).limits == Limits(
         max_line=2048,
         max_message=4096,
@@ -76,6 +76,8 @@ def test_every_limit_has_a_flag() -> None:
         cache_bytes=6,
         log_bytes=7_000_000,
         page_cache_bytes=10,
+        failed_logins=11,
+        new_tokens=1.5,
     )
 
 
@@ -91,16 +93,49 @@ def test_every_limit_has_a_flag() -> None:
         (["--write-timeout", "0"], "larger than zero"),
         (["--cache-bytes", "-1"], "negative"),
         (["--log-bytes", "1000"], "write-ahead log"),
+        (["--failed-logins", "0"], "failed logins"),
+        (["--new-tokens", "0"], "new tokens"),
+        (["--bind", "nonsense"], "is no address"),
+        (["--bind", "wss://:8686"], "needs a certificate: --tls-cert"),
+        (["--bind", ":1", "--bind", "tls://:8686"], "tls://:8686 needs a certificate"),
+        (["--tls-cert", "x"], "only for addresses that begin with wss:// or tls://"),
+        (["--tls-client-ca", "x"], "only for addresses that begin with wss:// or tls://"),
+        (["--trusted-proxy", "10.0.0.1/8"], "has host bits set"),
+        (["--trusted-proxy", "proxy"], "an address or a network"),
+        (["--admin-user", "root"], "both a name and a password"),
+        (["--admin-password", "x"], "both a name and a password"),
+        (["--admin-user", "root", "--admin-password", ""], "password is empty"),
+        (["--admin-user", "ro ot", "--admin-password", "x"], "white space"),
+        (["--admin-user", "ro\x1bot", "--admin-password", "x"], "control characters"),
+        (["--admin-user", "root", "--admin-password-file", "/no/file"], "/no/file can't be read"),
+        (["--admin-password", "x", "--admin-password-file", "y"], "exclude each other"),
     ],
 )
 def test_settings_that_can_not_be(arguments: list[str], words: str) -> None:
-    with pytest.raises(SettingsError, match=words):
+    with pytest.raises((AddressError, SettingsError), match=words):
         serving.settings_of(parsed(*arguments))
+
+
+def test_the_password_is_shown_nowhere() -> None:
+    settings = serving.settings_of(parsed("--admin-user", "root", "--admin-password", "hunter2"))
+    assert settings.admin_password == "hunter2"
+    assert "hunter2" not in repr(settings)
+    environment = {"HASHSERVER_ADMIN_PASSWORD": "hunter2"}
+    parser = argparse.ArgumentParser()
+    serving.add_arguments(parser, environment)
+    assert "hunter2" not in parser.format_help()
 
 
 @pytest.mark.parametrize("command", [["bitbake_hashserv"], ["main", "serve"]])
 def test_wrong_usage_exits_with_two(tmp_path: Path, command: list[str]) -> None:
-    for arguments in (["--anon-perms", "@all"], ["--no-such-flag"], ["--log", "LOUD"]):
+    for arguments in (
+        ["--anon-perms", "@all"],
+        ["--no-such-flag"],
+        ["--log", "LOUD"],
+        ["--bind", "wss://:0"],
+        ["--audit-log", "no/such/directory/audit"],
+        ["--admin-user", "root", "--admin-password-file", "no-such-file"],
+    ):
         ended = subprocess.run(
             [sys.executable, "-m", f"hashserv.cli.{command[0]}", *command[1:], *arguments],
             cwd=tmp_path,

@@ -1,7 +1,7 @@
 """What every engine does: the rules of PROTOCOL.md §8 and §9, one by one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,26 +11,7 @@ from hashserv.errors import StoreError
 from hashserv.model import Equivalent, Mapping, MappingKey, Outhash, Report
 from hashserv.store.base import Freshness, Store
 from hashserv.store.sqlite import SqliteStore
-
-Scenario = Callable[[Store], Awaitable[None]]
-Run = Callable[[Scenario], None]
-
-
-@pytest.fixture(params=["sqlite"])
-def run(tmp_path: Path) -> Run:
-    """Run a scenario with an empty store, of each engine."""
-
-    def run_with_store(scenario: Scenario) -> None:
-        async def with_store() -> None:
-            store = SqliteStore(str(tmp_path / "hashserv.db"), durable=False)
-            try:
-                await scenario(store)
-            finally:
-                await store.close()
-
-        asyncio.run(with_store())
-
-    return run_with_store
+from tests.contract.conftest import Run
 
 
 def key(taskhash: str) -> MappingKey:

@@ -113,7 +113,7 @@ def test_a_peer_that_leaves_as_the_server_stops_is_not_waited_for(
     async def check() -> None:
         server = Server(
             Settings(
-                bind=f"unix://{short_tmp}/s",
+                bind=(f"unix://{short_tmp}/s",),
                 database=str(short_tmp / "db"),
                 limits=Limits(shutdown_timeout=3600),
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hashserv.equivalence.accounts import Accounts
 from hashserv.equivalence.collection import Collection
 from hashserv.equivalence.mapping import Equivalences
 from hashserv.equivalence.statistics import Statistics
@@ -26,6 +27,7 @@ def test_reading_a_little_does_not_put_off_the_end(tmp_path: Path, end: str) -> 
             Collection(store),
             Statistics(),
             store,
+            Accounts(store.users),
             Access(frozenset({"@read"}), read_only=False),
         )
         gone = asyncio.Event()

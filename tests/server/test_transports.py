@@ -15,7 +15,7 @@ from tests.peers import Peer
 from tests.servers import ServerProcess
 
 
-def start_fails(directory: Path, *arguments: str) -> str:
+def start_fails(directory: Path, *arguments: str, code: int = 1) -> str:
     """Start a server that can't start, and return what it says."""
     ended = subprocess.run(
         [sys.executable, "-m", "hashserv.cli.bitbake_hashserv", *arguments],
@@ -24,9 +24,10 @@ def start_fails(directory: Path, *arguments: str) -> str:
         text=True,
         timeout=60,
     )
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("ERROR: ")
-    assert ended.stderr.count("\n") == 1
+    assert ended.returncode == code
+    if code == 1:
+        assert ended.stderr.startswith("ERROR: ")
+        assert ended.stderr.count("\n") == 1
     return ended.stderr
 
 
@@ -123,19 +124,19 @@ def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bind", "words"),
+    ("bind", "words", "code"),
     [
-        ("unix://", "names no socket file"),
-        ("unix://./no/such/directory/x.sock", "No such file or directory"),
-        ("nonsense", "is no address"),
-        ("localhost:99999", "is no address"),
-        ("no-such-host.invalid:0", "Can't listen on"),
-        ("ws://localhost:0", "is not supported"),
-        ("unix://" + "n" * 200, "is too long"),
+        ("unix://", "names no socket file", 2),
+        ("unix://./no/such/directory/x.sock", "No such file or directory", 1),
+        ("nonsense", "is no address", 2),
+        ("localhost:99999", "is no address", 2),
+        ("no-such-host.invalid:0", "Can't listen on", 1),
+        ("ws://no-such-host.invalid:0", "Can't listen on", 1),
+        ("unix://" + "n" * 200, "is too long", 1),
     ],
 )
-def test_addresses_that_can_not_be(tmp_path: Path, bind: str, words: str) -> None:
-    assert words in start_fails(tmp_path, "--bind", bind)
+def test_addresses_that_can_not_be(tmp_path: Path, bind: str, words: str, code: int) -> None:
+    assert words in start_fails(tmp_path, "--bind", bind, code=code)
 
 
 def test_a_relative_path_is_relative_to_where_it_started(short_tmp: Path) -> None:

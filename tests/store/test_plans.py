@@ -54,6 +54,11 @@ BY_INDEX: dict[str, str] = {
     "REMARK": statements.REMARK,
     "CURRENT_MARK": statements.CURRENT_MARK,
     "SET_CURRENT_MARK": statements.SET_CURRENT_MARK,
+    "FIND_USER": statements.FIND_USER,
+    "ADD_USER": statements.ADD_USER,
+    "SET_PERMISSIONS": statements.SET_PERMISSIONS,
+    "SET_TOKEN": statements.SET_TOKEN,
+    "REMOVE_USER": statements.REMOVE_USER,
     **{f"insert into {table}": statements.insert(table, 2) for table in (MAPPINGS, OUTHASHES)},
     **{
         f"mark {name}": statements.mark_matching(condition)
@@ -84,8 +89,8 @@ BY_SLICE: dict[str, str] = {
 }
 """Statements that go through a whole table, slice by slice."""
 
-WHOLE_TABLE = {"COUNT_MARKED"}
-"""Counting is a scan, in a thread of its own."""
+WHOLE_TABLE = {"COUNT_MARKED", "ALL_USERS"}
+"""Counting is a scan, in a thread of its own; users are few."""
 
 FRAGMENTS = {"UNMARKED", "UNUSED"}
 
@@ -135,7 +140,7 @@ def scans(steps: list[str]) -> list[str]:
 def test_no_statement_is_forgotten() -> None:
     constants = {
         name for name in vars(statements) if name.isupper() and not name.startswith("_")
-    } - {"COLUMNS", "CONFIG", "MAPPINGS", "OUTHASHES"}
+    } - {"COLUMNS", "CONFIG", "MAPPINGS", "OUTHASHES", "USERS"}
     assert constants == WHOLE_TABLE | FRAGMENTS | {name for name in BY_INDEX if name.isupper()}
 
 

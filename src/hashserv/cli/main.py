@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from hashserv.address import TcpAddress, UnixAddress, parse_address
+from hashserv.address import TcpAddress, TlsAddress, UnixAddress, WebSocketAddress, parse_address
 from hashserv.cli import serving
 from hashserv.version import __version__
 
@@ -30,22 +30,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _say_ready(address: str) -> None:
+def _say_ready(addresses: list[str]) -> None:
     """Tell how to use the server that has just started."""
-    match parse_address(address):
-        case UnixAddress(path):
-            reachable = str(UnixAddress(os.path.abspath(path)))
-        case TcpAddress("0.0.0.0" | "::", port):  # noqa: S104 - told of, not bound
-            reachable = str(TcpAddress(socket.gethostname(), port))
-        case _:
-            reachable = address
+    reachable = list(map(_reachable, addresses))
+    also = "".join(f"Also on {address}\n" for address in reachable[1:])
     print(
-        f"Serving on {reachable} (Ctrl-C stops). For conf/local.conf:\n"
+        f"Serving on {reachable[0]} (Ctrl-C stops). For conf/local.conf:\n"
+        f"{also}"
         "\n"
-        f'BB_HASHSERVE = "{reachable}"\n'
+        f'BB_HASHSERVE = "{reachable[0]}"\n'
         'BB_SIGNATURE_HANDLER = "OEEquivHash"\n',
         flush=True,
     )
+
+
+def _reachable(text: str) -> str:
+    """Return an address as clients may write it, whatever their directory or machine."""
+    address = parse_address(text)
+    match address:
+        case UnixAddress(path):
+            return str(UnixAddress(os.path.abspath(path)))
+        case TcpAddress("0.0.0.0" | "::") | TlsAddress("0.0.0.0" | "::"):  # noqa: S104 - told of
+            return str(address._replace(host=socket.gethostname()))
+        case WebSocketAddress(host="0.0.0.0" | "::"):  # noqa: S104
+            return str(address._replace(host=socket.gethostname()))
+        case _:
+            return text
 
 
 if __name__ == "__main__":

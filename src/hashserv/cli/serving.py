@@ -6,8 +6,10 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from logging.handlers import WatchedFileHandler
 
-from hashserv.errors import HashservError, SettingsError
+from hashserv.cli.secret_files import first_line
+from hashserv.errors import AddressError, HashservError, SettingsError
 from hashserv.model import DEFAULT_ANON_PERMS
 from hashserv.server.settings import Limits, Settings
 
@@ -26,6 +28,8 @@ _LIMIT_HELP = {
     "max_connections": "connections at once; further ones are refused",
     "cache_bytes": "memory for answers to look-ups, in bytes",
     "page_cache_bytes": "memory for pages of the database, in bytes",
+    "failed_logins": "failed logins of a peer within a minute",
+    "new_tokens": "tokens made in a second, for the whole server",
     "log_bytes": "database log that a burst of reports may leave to be copied later, in bytes",
 }
 
@@ -39,10 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
     parser.add_argument(
         *("-b", "--bind"),
         metavar="ADDR",
-        default=default("BIND", Settings.bind),
-        help="address to listen on: unix://PATH, HOST:PORT, [IPV6]:PORT or :PORT "
-        "(%(default)s; environment: HASHSERVER_BIND)",
+        action="append",
+        help="address to listen on: unix://PATH, HOST:PORT, [IPV6]:PORT, :PORT, ws://HOST:PORT, "
+        "or with a certificate wss://HOST:PORT, tls://HOST:PORT; may be repeated "
+        f"({default('BIND', *Settings.bind)}; environment: HASHSERVER_BIND)",
     )
+    parser.set_defaults(default_bind=default("BIND", *Settings.bind))
     parser.add_argument(
         *("-d", "--database"),
         metavar="PATH",
@@ -70,6 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         default=environment.get(_ENVIRONMENT + "ANON_PERMS", ",".join(DEFAULT_ANON_PERMS)),
         help="what clients without a login may do: any of @read, @report, @db-admin, or @none "
         "(%(default)s; environment: HASHSERVER_ANON_PERMS)",
+    )
+    _add_administrator(parser, environment)
+    _add_network(parser, environment)
+    parser.add_argument(
+        "--audit-log",
+        metavar="FILE",
+        default=environment.get(_ENVIRONMENT + "AUDIT_LOG"),
+        help="append logins and account changes to this file, which may be rotated (stderr; "
+        "environment: HASHSERVER_AUDIT_LOG)",
     )
     parser.add_argument(
         "--reuseport",
@@ -100,44 +115,139 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         )
 
 
+def _add_administrator(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    administrator = parser.add_argument_group(
+        "administrator", "a user that is created with all permissions, or given them again"
+    )
+    administrator.add_argument(
+        "--admin-user",
+        metavar="NAME",
+        default=environment.get(_ENVIRONMENT + "ADMIN_USER"),
+        help="the name (environment: HASHSERVER_ADMIN_USER)",
+    )
+    administrator.add_argument(
+        "--admin-password",
+        metavar="PASSWORD",
+        help="the password; others on this machine see it in the list of processes, so rather "
+        "use the next, or the environment: HASHSERVER_ADMIN_PASSWORD",
+    )
+    administrator.add_argument(
+        "--admin-password-file",
+        metavar="FILE",
+        default=environment.get(_ENVIRONMENT + "ADMIN_PASSWORD_FILE"),
+        help="file whose first line is the password (environment: HASHSERVER_ADMIN_PASSWORD_FILE)",
+    )
+    parser.set_defaults(environment_password=environment.get(_ENVIRONMENT + "ADMIN_PASSWORD"))
+
+
+def _add_network(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    network = parser.add_argument_group("TLS and WebSocket")
+    for flag, variable, text in (
+        ("--tls-cert", "TLS_CERT", "certificate chain, PEM; read again on SIGHUP"),
+        ("--tls-key", "TLS_KEY", "key of the certificate, PEM, if it is not in the same file"),
+        ("--tls-client-ca", "TLS_CLIENT_CA", "authorities that clients' certificates must be of"),
+    ):
+        network.add_argument(
+            flag,
+            metavar="FILE",
+            default=environment.get(_ENVIRONMENT + variable),
+            help=f"{text} (environment: {_ENVIRONMENT}{variable})",
+        )
+    network.add_argument(
+        "--trusted-proxy",
+        metavar="ADDR",
+        action="append",
+        default=[],
+        help="address or network of a proxy whose X-Forwarded-For is believed; may be repeated",
+    )
+    network.add_argument(
+        "--compression",
+        action="store_true",
+        help="compress WebSocket messages for clients that offer it",
+    )
+
+
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Return the settings that arguments make.
 
     Raises:
+        AddressError: An address can't be understood.
         SettingsError: They contradict each other or are out of range.
     """
     return Settings(
-        bind=arguments.bind,
+        bind=tuple(arguments.bind or [arguments.default_bind]),
         database=arguments.database,
         durable=not arguments.no_sync,
         read_only=arguments.read_only,
         anon_perms=tuple(filter(None, re.split(r"[,\s]+", arguments.anon_perms))),
+        admin_username=arguments.admin_user,
+        admin_password=_admin_password(arguments),
+        tls_certificate=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        tls_client_ca=arguments.tls_client_ca,
+        trusted_proxies=tuple(arguments.trusted_proxy),
+        compression=arguments.compression,
         reuseport=arguments.reuseport,
         unihash_digits=arguments.unihash_digits,
         limits=Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)}),
     )
 
 
+def _admin_password(arguments: argparse.Namespace) -> str | None:
+    """Return the administrator's password: as given, of the file, or of the environment.
+
+    Raises:
+        SettingsError: The file can't be read, or both are given.
+    """
+    given: str | None = arguments.admin_password
+    if arguments.admin_password_file is None:
+        return arguments.environment_password if given is None else given
+    if given is not None:
+        raise SettingsError("--admin-password and --admin-password-file exclude each other")
+    return first_line(arguments.admin_password_file)
+
+
+def _set_up_logs(arguments: argparse.Namespace) -> None:
+    """Send logs to stderr, and the audit, which is JSON, as it is to where it was asked for.
+
+    Raises:
+        SettingsError: The audit's file can't be written.
+    """
+    logging.basicConfig(
+        level=arguments.log, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    audit: logging.Handler = logging.StreamHandler()
+    if arguments.audit_log is not None:
+        try:
+            audit = WatchedFileHandler(arguments.audit_log)
+        except OSError as error:
+            raise SettingsError(
+                f"The audit log {arguments.audit_log} can't be written: {error.strerror}"
+            ) from error
+    audit.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("hashserv.audit")
+    logger.propagate = False
+    logger.addHandler(audit)
+
+
 def run(
     parser: argparse.ArgumentParser,
     arguments: argparse.Namespace,
-    ready: Callable[[str], None] = lambda _: None,
+    ready: Callable[[list[str]], None] = lambda _: None,
 ) -> int:
     """Run a server until a signal ends it, and return the exit code.
 
     Args:
         parser: Tells of wrong usage, and exits with 2.
         arguments: What `add_arguments` added, parsed.
-        ready: Called with the real address once clients are served.
+        ready: Called with the real addresses once clients are served.
     """
     from hashserv.server import app  # late: --help needs none of it
 
-    logging.basicConfig(
-        level=arguments.log, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
     try:
+        _set_up_logs(arguments)
         settings = settings_of(arguments)
-    except SettingsError as error:
+    except (AddressError, SettingsError) as error:
         parser.error(str(error))
     try:
         app.run(settings, ready)

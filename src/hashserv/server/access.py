@@ -1,10 +1,11 @@
-"""Who a peer is, and what it may do (PROTOCOL.md §7): checked here and nowhere else."""
+"""What a peer may do (PROTOCOL.md §7): checked here and nowhere else."""
 
 from dataclasses import dataclass
 
+from hashserv.equivalence.accounts import Account
 from hashserv.errors import InvokeError
-from hashserv.model import ALL, NONE, REPORT
-from hashserv.wire.commands import Command
+from hashserv.model import ALL, REPORT
+from hashserv.wire.commands import AccountCommand, Command, OwnAccountCommand
 
 _ANONYMOUS = "Anonymous user"
 
@@ -21,23 +22,47 @@ class Access:
     anonymous: frozenset[str]
     read_only: bool
 
-    def check(self, command: Command) -> None:
+    def check(self, command: Command, account: Account | None) -> None:
         """Let a request pass or refuse it.
+
+        Args:
+            command: What is requested.
+            account: By whom, `None` without a login.
 
         Raises:
             InvokeError: The server is read-only, or the peer lacks a permission.
         """
         if self.read_only and not command.read_only:
             raise InvokeError(f"This server is read-only: '{command.name}' is refused")
-        if not self.grants(command.permissions):
+        if not self._grants(command, account):
+            name = _ANONYMOUS if account is None else account.username
             needed = ", ".join(sorted(command.permissions))
-            raise InvokeError(f"{_ANONYMOUS} is not allowed to access permissions(s) {needed}")
+            raise InvokeError(f"{name} is not allowed to access permissions(s) {needed}")
 
-    def grants(self, permissions: frozenset[str]) -> bool:
-        """Tell whether a peer has permissions. Users with their own come with the accounts."""
-        return ALL in self.anonymous or permissions <= self.anonymous - {NONE}
+    def may_store(self, account: Account | None) -> bool:
+        """Tell whether reports are stored; where not, they are answered all the same (§8.2)."""
+        needed = frozenset({REPORT})
+        return not self.read_only and (self._anonymous_have(needed) or _has(account, needed))
 
-    @property
-    def may_store(self) -> bool:
-        """Whether reports are stored; where not, they are answered all the same (§8.2)."""
-        return not self.read_only and self.grants(frozenset({REPORT}))
+    def _grants(self, command: Command, account: Account | None) -> bool:
+        if _is_own(command, account) or _has(account, command.permissions):
+            return True
+        # Nobody administers users without a login, but logging in must be possible.
+        counts = not isinstance(command, AccountCommand) or not command.permissions
+        return counts and self._anonymous_have(command.permissions)
+
+    def _anonymous_have(self, permissions: frozenset[str]) -> bool:
+        return permissions <= self.anonymous
+
+
+def _has(account: Account | None, permissions: frozenset[str]) -> bool:
+    if account is None:
+        return False
+    return ALL in account.permissions or permissions <= account.permissions
+
+
+def _is_own(command: Command, account: Account | None) -> bool:
+    """Tell whether a user asks for something about itself."""
+    if account is None or not isinstance(command, OwnAccountCommand):
+        return False
+    return command.username in (None, account.username)

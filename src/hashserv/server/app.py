@@ -5,22 +5,27 @@ import contextlib
 import logging
 import resource
 import signal
+import socket
 from collections.abc import Callable
-from typing import Final
+from ipaddress import ip_address
+from typing import Any, Final
 
-from hashserv.address import parse_address
+from hashserv.address import WebSocketAddress, parse_address
+from hashserv.equivalence.accounts import Accounts
 from hashserv.equivalence.collection import Collection
 from hashserv.equivalence.mapping import Equivalences
 from hashserv.equivalence.statistics import Statistics
 from hashserv.errors import InvokeError, SettingsError
+from hashserv.model import DB_ADMIN, NONE, READ, REPORT
 from hashserv.server.access import Access
 from hashserv.server.handlers import Services
 from hashserv.server.session import Session
-from hashserv.server.settings import Settings
+from hashserv.server.settings import Settings, over_tls
 from hashserv.store import sqlite_file
 from hashserv.store.base import Store
 from hashserv.store.sqlite import SqliteStore
 from hashserv.transport.listen import Listener, listen
+from hashserv.transport.tls import ServerTls
 
 logger = logging.getLogger("hashserv.server")
 
@@ -29,6 +34,11 @@ QUIET_SECONDS: Final = 60.0
 
 OWN_FILES: Final = 32
 """Open files that are not connections: the database's, listening sockets, and some to spare."""
+
+TLS_SHUTDOWN_SECONDS: Final = 5.0
+"""How long a peer may take to say goodbye over TLS."""
+
+Ready = Callable[[list[str]], None]
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """What ends a server: it answers what it has received, and exits with 0."""
@@ -39,58 +49,66 @@ class Server:
 
     Args:
         settings: What it is told.
+
+    Raises:
+        SettingsError: The certificate can't be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._tls = _tls(settings)
         self._sessions: set[Session] = set()
         self._serving: list[asyncio.Server] = []
-        self._listener: Listener | None = None
+        self._listeners: list[Listener] = []
         self._services: Services | None = None
         self._most_sessions = 0
         self._quiet_until = 0.0
 
     @property
-    def address(self) -> str:
-        """The address that clients use: the real one, for port 0 as well. Only once started."""
-        if self._listener is None:
+    def addresses(self) -> list[str]:
+        """The addresses that clients use: the real ones, for port 0 as well. Only once started."""
+        if not self._serving:
             raise RuntimeError("the server has not been started")
-        return str(self._listener.address)
+        return [str(listener.address) for listener in self._listeners]
 
     async def start(self) -> None:
         """Open the database and listen. When this returns, clients are served.
 
         Raises:
-            AddressError: The address can't be listened on.
+            AddressError: An address can't be listened on.
             StoreError: The database can't be used.
         """
         settings = self._settings
-        address = parse_address(settings.bind)
-        # The address first: a second server by mistake must not touch the first one's database.
-        self._listener = listen(
-            address, backlog=settings.limits.backlog, reuseport=settings.reuseport
-        )
         try:
-            self._services = _services(settings)
-            self._most_sessions = min(settings.limits.max_connections, _allow_files())
-            loop = asyncio.get_running_loop()
-            for listening in self._listener.sockets:
-                self._serving.append(
-                    await loop.create_server(
-                        self._session, sock=listening, backlog=settings.limits.backlog
+            # Addresses first: a second server by mistake must not touch the first one's database.
+            for text in settings.bind:
+                self._listeners.append(
+                    listen(
+                        parse_address(text),
+                        backlog=settings.limits.backlog,
+                        reuseport=settings.reuseport,
                     )
                 )
+            self._services = _services(settings)
+            if settings.admin_username is not None and settings.admin_password is not None:
+                await self._services.accounts.ensure_administrator(
+                    settings.admin_username, settings.admin_password
+                )
+            self._most_sessions = min(settings.limits.max_connections, _allow_files())
+            for listener in self._listeners:
+                await self._serve(listener)
         except BaseException:
             await self.stop()
             raise
+        self._warn_of_strangers()
 
     async def stop(self) -> None:
         """Stop accepting, answer what was received, close the database. Idempotent."""
         for serving in self._serving:
             serving.close()
         self._serving.clear()
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         if self._sessions:
             finishing = [asyncio.ensure_future(session.finish()) for session in self._sessions]
             await asyncio.wait(finishing, timeout=self._settings.limits.shutdown_timeout)
@@ -99,9 +117,54 @@ class Server:
         if self._services is not None:
             services, self._services = self._services, None
             await services.collection.close()
+            await services.accounts.close()
             await services.store.close()
 
-    def _session(self) -> Session:
+    def reload(self) -> None:
+        """Read the certificate's files again: new connections use what is in them now.
+
+        If they can't be used, the log says why, and all stays as it was.
+        """
+        if self._tls is None:
+            return
+        try:
+            self._tls.reload()
+        except SettingsError as error:
+            logger.error("The certificate stays as it was: %s", error)  # noqa: TRY400 - told whole
+        else:
+            logger.warning("The certificate was read again")
+
+    async def _serve(self, listener: Listener) -> None:
+        make: Callable[[], asyncio.Protocol] = self._session
+        if isinstance(listener.address, WebSocketAddress):
+            make = self._websocket
+        limits = self._settings.limits
+        tls: dict[str, Any] = {}
+        if self._tls is not None and over_tls(listener.address):
+            tls = {
+                "ssl": self._tls.context,
+                "ssl_handshake_timeout": limits.handshake_timeout,
+                "ssl_shutdown_timeout": TLS_SHUTDOWN_SECONDS,
+            }
+        loop = asyncio.get_running_loop()
+        for listening in listener.sockets:
+            self._serving.append(
+                await loop.create_server(make, sock=listening, backlog=limits.backlog, **tls)
+            )
+
+    def _websocket(self) -> asyncio.Protocol:
+        from hashserv.transport.websocket_server import (
+            WebSocketEnd,
+        )  # late: not all servers need it
+
+        return WebSocketEnd(
+            self._session(chunks=False),
+            max_message=self._settings.limits.max_message,
+            trusted_proxies=self._settings.proxy_networks,
+            compression=self._settings.compression,
+        )
+
+    def _session(self, *, chunks: bool = True) -> Session:
         if self._services is None:
             raise RuntimeError("the server has been stopped")
         return Session(
@@ -109,6 +172,7 @@ class Server:
             self._settings.limits,
             opened=self._sessions.add,
             closed=self._sessions.discard,
+            chunks=chunks,
             refusal=self._refusal() if len(self._sessions) >= self._most_sessions else None,
         )
 
@@ -124,15 +188,28 @@ class Server:
             )
         return InvokeError("Too many connections: the server has as many as it may, try later")
 
+    def _warn_of_strangers(self) -> None:
+        """Say loudly where anybody on a network could remove what builds need."""
+        if self._settings.read_only or DB_ADMIN not in self._settings.anon_perms:
+            return
+        for listener in self._listeners:
+            if any(_is_reachable(listening) for listening in listener.sockets):
+                logger.warning(
+                    "Whoever reaches %s may remove all mappings: clients without a login have %s. "
+                    "Unless that is meant to be, start with --anon-perms %s,%s",
+                    *(listener.address, DB_ADMIN, READ, REPORT),
+                )
 
-async def serve(settings: Settings, ready: Callable[[str], None] = lambda _: None) -> None:
-    """Run a server until a signal ends it.
+
+async def serve(settings: Settings, ready: Ready = lambda _: None) -> None:
+    """Run a server until a signal ends it; SIGHUP has it read its certificate again.
 
     Args:
         settings: What it is told.
-        ready: Called with the real address once clients are served.
+        ready: Called with the real addresses once clients are served.
 
     Raises:
+        SettingsError: The certificate can't be used.
         AddressError: The address can't be listened on.
         StoreError: The database can't be used.
     """
@@ -142,16 +219,18 @@ async def serve(settings: Settings, ready: Callable[[str], None] = lambda _: Non
     await server.start()  # which a signal just ends, also while it carries an old database over
     for number in SIGNALS:
         loop.add_signal_handler(number, ended.set)
+    if settings.tls_certificate is not None:  # else it means that the terminal is gone
+        loop.add_signal_handler(signal.SIGHUP, server.reload)
     try:
-        logger.info("Serving on %s", server.address)
-        ready(server.address)
+        logger.info("Serving on %s", ", ".join(server.addresses))
+        ready(server.addresses)
         await ended.wait()
     finally:
         logger.info("Stopping")
         await server.stop()
 
 
-def run(settings: Settings, ready: Callable[[str], None] = lambda _: None) -> None:
+def run(settings: Settings, ready: Ready = lambda _: None) -> None:
     """Run `serve` in an event loop of its own: uvloop's where it is installed."""
     loop_factory = asyncio.new_event_loop
     with contextlib.suppress(ImportError):  # not on every platform
@@ -184,8 +263,27 @@ def _services(settings: Settings) -> Services:
         collection=Collection(store),
         statistics=Statistics(),
         store=store,
-        access=Access(frozenset(settings.anon_perms), settings.read_only),
+        accounts=Accounts(
+            store.users,
+            writable=not settings.read_only,
+            failed_logins=settings.limits.failed_logins,
+            new_tokens=settings.limits.new_tokens,
+        ),
+        access=Access(frozenset(settings.anon_perms) - {NONE}, settings.read_only),
     )
+
+
+def _tls(settings: Settings) -> ServerTls | None:
+    if settings.tls_certificate is None:
+        return None
+    return ServerTls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def _is_reachable(listening: socket.socket) -> bool:
+    """Tell whether clients of other machines may connect to a socket."""
+    if listening.family == socket.AF_UNIX:
+        return False
+    return not ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _allow_files() -> int:

@@ -1,14 +1,16 @@
 """From command to rule: one short function for each command (PROTOCOL.md §5).
 
-Commands that change over to a stream mode, and reports, which come in groups, are the session's.
-The account commands will join the table here.
+Commands that change over to a stream mode, and reports, which come in groups, are the session's;
+those about users are in `hashserv.server.account_handlers`.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from hashserv import model
+from hashserv.equivalence.accounts import Account, Accounts
 from hashserv.equivalence.collection import Collection
 from hashserv.equivalence.mapping import Equivalences
 from hashserv.equivalence.statistics import Statistics
@@ -26,7 +28,10 @@ class Services:
     collection: Collection
     statistics: Statistics
     store: Store
+    accounts: Accounts
     access: Access
+    unfinished: set[asyncio.Task[object]] = field(default_factory=set)
+    """Account commands whose peer may be gone, and which are carried out all the same."""
 
 
 Handler = Callable[[Services, Any], Awaitable[object]]
@@ -118,9 +123,11 @@ HANDLERS: Final[dict[type[Command], Handler]] = {
 }
 
 
-async def report(services: Services, reports: list[model.Report]) -> list[dict[str, str]]:
+async def report(
+    services: Services, account: Account | None, reports: list[model.Report]
+) -> list[dict[str, str]]:
     """Store a group of reports, or only answer them where they may not be (PROTOCOL.md §8.2)."""
-    if services.access.may_store:
+    if services.access.may_store(account):
         unihashes = await services.equivalences.report(reports)
     else:
         unihashes = [await services.equivalences.preview(report) for report in reports]
@@ -130,8 +137,10 @@ async def report(services: Services, reports: list[model.Report]) -> list[dict[s
     ]
 
 
-def checked_report(services: Services, command: commands.Report) -> model.Report:
-    """Return a report request as a report.
+def checked_report(
+    services: Services, account: Account | None, command: commands.Report
+) -> model.Report:
+    """Return a report request as a report; its owner is whoever is logged in (PROTOCOL.md §7).
 
     Raises:
         InvokeError: Its unihash is none.
@@ -142,7 +151,7 @@ def checked_report(services: Services, command: commands.Report) -> model.Report
         command.taskhash,
         command.outhash,
         unihash,
-        command.owner,
+        command.owner if account is None else account.username,
         command.PN,
         command.PV,
         command.PR,

@@ -14,8 +14,9 @@ from typing import Final, cast
 
 from hashserv import model
 from hashserv.errors import InvokeError, ProtocolError, StoreError
-from hashserv.server import handlers
+from hashserv.server import account_handlers, handlers
 from hashserv.server.handlers import HANDLERS, Services
+from hashserv.server.peer import Peer
 from hashserv.server.settings import Limits
 from hashserv.server.streams import answer_lines, known_answers
 from hashserv.wire import commands
@@ -68,13 +69,14 @@ class Session(asyncio.Protocol):
         limits: The bounds.
         opened: Called with the session when it has a connection.
         closed: Called with the session when it has none any more.
+        chunks: Whether lines have a limit of their own, past which messages go in chunks.
         refusal: What to tell the peer instead of listening to it.
     """
 
     __slots__ = (
         *("_closed", "_closing", "_full", "_gone", "_limits", "_loop", "_lost", "_opened"),
-        *("_queue", "_refusal", "_services", "_task", "_timer", "_transport", "_unread", "_wire"),
-        "_writable",
+        *("_peer", "_queue", "_refusal", "_services", "_task", "_timer", "_transport", "_unread"),
+        *("_wire", "_writable"),
     )
 
     def __init__(
@@ -84,6 +86,7 @@ class Session(asyncio.Protocol):
         *,
         opened: Callable[["Session"], None],
         closed: Callable[["Session"], None],
+        chunks: bool = True,
         refusal: InvokeError | None = None,
     ) -> None:
         self._services = services
@@ -92,7 +95,11 @@ class Session(asyncio.Protocol):
         self._closed = closed
         self._refusal = refusal
         self._loop = asyncio.get_running_loop()
-        self._wire = ServerWire(max_line=limits.max_line, max_message=limits.max_message)
+        self._wire = ServerWire(
+            max_line=limits.max_line if chunks else limits.max_message,
+            max_message=limits.max_message,
+            chunks=chunks,
+        )
         self._unread: deque[bytes] = deque()
         self._queue: deque[Event] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -108,6 +115,7 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: the peer has a while for its handshake."""
         self._transport = cast("asyncio.Transport", transport)
+        self._peer = Peer(transport)
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer)
         self._start_timer(self._limits.handshake_timeout, "it did not finish its handshake")
         self._opened(self)
@@ -186,10 +194,7 @@ class Session(asyncio.Protocol):
 
     def __str__(self) -> str:
         """Name the peer, for the log."""
-        peer = self._transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-        return "unix client"
+        return str(self._peer)
 
     # Answering.
 
@@ -265,13 +270,17 @@ class Session(asyncio.Protocol):
                 raise event.error
 
     async def _answer_request(self, command: commands.Command) -> None:
-        self._services.access.check(command)
         if isinstance(command, STREAM_MODES):  # not counted, as in the reference
+            self._services.access.check(command, self._peer.account)
             self._transport.write(STREAM_OK)
             return
         start = perf_counter()
         try:
-            reply = await HANDLERS[type(command)](self._services, command)
+            if isinstance(command, commands.AccountCommand):
+                reply = await account_handlers.answer(self._services, self._peer, command)
+            else:
+                self._services.access.check(command, self._peer.account)
+                reply = await HANDLERS[type(command)](self._services, command)
         finally:
             self._services.statistics.add(1, perf_counter() - start)
         self._transport.write(self._wire.encode(reply))
@@ -279,6 +288,7 @@ class Session(asyncio.Protocol):
     async def _answer_reports(self, first: commands.Report) -> None:
         """Answer a report together with those that follow it."""
         start = perf_counter()
+        account = self._peer.account
         group = [first]
         while len(group) < GROUP_REPORTS and (self._queue or self._parse()):
             match self._queue[0]:
@@ -289,14 +299,14 @@ class Session(asyncio.Protocol):
                     break
         reports: list[model.Report] = []
         try:
-            self._services.access.check(first)
+            self._services.access.check(first, account)
             for command in group:  # not all at once: those before a wrong one are good
-                reports += [handlers.checked_report(self._services, command)]
+                reports += [handlers.checked_report(self._services, account, command)]
         except InvokeError as error:
             self._queue.appendleft(Refused(error))
         if reports:
             try:
-                replies = await handlers.report(self._services, reports)
+                replies = await handlers.report(self._services, account, reports)
             finally:
                 self._services.statistics.add(len(reports), perf_counter() - start)
             self._transport.write(b"".join(map(self._wire.encode, replies)))

@@ -1,10 +1,14 @@
 """Every setting of a server: its default, its bounds, what it is for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
+from hashserv.address import Address, TlsAddress, WebSocketAddress, parse_address
+from hashserv.equivalence.accounts import check_username
+from hashserv.equivalence.login_limits import DEFAULT_FAILED_LOGINS, DEFAULT_NEW_TOKENS
 from hashserv.equivalence.mapping import DEFAULT_CACHE_BYTES
-from hashserv.errors import SettingsError
+from hashserv.errors import InvokeError, SettingsError
 from hashserv.model import (
     ALL,
     ALL_PERMISSIONS,
@@ -16,6 +20,8 @@ from hashserv.model import (
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG
 from hashserv.store.sqlite import DEFAULT_PAGE_CACHE
 from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
+
+Network = IPv4Network | IPv6Network
 
 _LEAST_LINE: Final = 1024
 _MOST_BACKLOG: Final = 65_535
@@ -54,6 +60,13 @@ class Limits:
     """Connections at once; further ones are refused in words. The system's limit of open files
     may allow fewer."""
 
+    failed_logins: int = DEFAULT_FAILED_LOGINS
+    """How often a peer (an IPv4 address, an IPv6 network of 64 bits, a local user) may fail to log
+    in within a minute."""
+
+    new_tokens: float = DEFAULT_NEW_TOKENS
+    """Tokens that are made in a second, for the whole server; further requests wait."""
+
     cache_bytes: int = DEFAULT_CACHE_BYTES
     """Memory for answers to look-ups."""
 
@@ -73,8 +86,8 @@ class Settings:
         SettingsError: Two settings contradict each other, or one is out of range.
     """
 
-    bind: str = "unix://./hashserve.sock"
-    """The address to listen on (PROTOCOL.md §2)."""
+    bind: tuple[str, ...] = ("unix://./hashserve.sock",)
+    """The addresses to listen on (PROTOCOL.md §2)."""
 
     database: str = "./hashserv.db"
     """The SQLite file."""
@@ -88,6 +101,29 @@ class Settings:
     anon_perms: tuple[str, ...] = DEFAULT_ANON_PERMS
     """What clients without a login may do (PROTOCOL.md §7)."""
 
+    admin_username: str | None = None
+    """A user that is created with all permissions, or given them."""
+
+    admin_password: str | None = field(default=None, repr=False)
+    """That user's password."""
+
+    tls_certificate: str | None = None
+    """The file with the certificate, and those between it and its authority, for ``wss://`` and
+    ``tls://`` (PEM)."""
+
+    tls_key: str | None = None
+    """The file with the certificate's key, if not the same."""
+
+    tls_client_ca: str | None = None
+    """The file with the authorities (PEM) one of which must have signed a client's certificate.
+    Without, clients need none."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies whose ``X-Forwarded-For`` is believed."""
+
+    compression: bool = False
+    """Whether WebSocket messages are compressed for clients that offer it."""
+
     reuseport: bool = False
     """Whether other servers may listen on the same TCP port (SO_REUSEPORT)."""
 
@@ -99,6 +135,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check_anon_perms(self.anon_perms)
+        self._check_addresses()
+        self._check_administrator()
         if not 1 <= self.unihash_digits <= UNIHASH_DIGITS:
             raise SettingsError(
                 f"A unihash has 1 to {UNIHASH_DIGITS} digits, not {self.unihash_digits}"
@@ -115,8 +153,59 @@ class Settings:
             raise SettingsError(f"The write-ahead log needs {_LEAST_LOG} bytes or more")
         if min(limits.cache_bytes, limits.page_cache_bytes) < 0 or not limits.shutdown_timeout >= 0:
             raise SettingsError("The cache and the shutdown time-out can't be negative")
+        if limits.failed_logins < 1 or not limits.new_tokens > 0:
+            raise SettingsError("There must be room for failed logins and for new tokens")
         if limits.max_connections < 1 or not 1 <= limits.backlog <= _MOST_BACKLOG:
             raise SettingsError(f"There must be 1 connection, 1 to {_MOST_BACKLOG} may wait")
+
+    @property
+    def proxy_networks(self) -> list[Network]:
+        """The networks that the trusted proxies are in.
+
+        Raises:
+            SettingsError: One is none.
+        """
+        try:
+            return [ip_network(text) for text in self.trusted_proxies]
+        except ValueError as error:
+            raise SettingsError(
+                f"A trusted proxy is an address or a network such as 10.0.0.0/8: {error}"
+            ) from None
+
+    def _check_addresses(self) -> None:
+        if not self.bind:
+            raise SettingsError("There is no address to listen on")
+        addresses = [parse_address(text) for text in self.bind]
+        secure = [str(address) for address in addresses if over_tls(address)]
+        if secure and self.tls_certificate is None:
+            raise SettingsError(f"{secure[0]} needs a certificate: --tls-cert FILE, --tls-key FILE")
+        tls_files = (self.tls_certificate, self.tls_key, self.tls_client_ca)
+        if not secure and tls_files != (None, None, None):
+            raise SettingsError(
+                "A certificate is of use only for addresses that begin with wss:// or tls://"
+            )
+        _ = self.proxy_networks
+
+    def _check_administrator(self) -> None:
+        if (self.admin_username is None) != (self.admin_password is None):
+            raise SettingsError("An administrator needs both a name and a password")
+        if self.admin_username is None:
+            return
+        try:
+            check_username(self.admin_username)
+        except InvokeError as error:
+            raise SettingsError(f"The administrator's name is none: {error}") from None
+        if not self.admin_password:
+            raise SettingsError("The administrator's password is empty")
+
+
+def over_tls(address: Address) -> bool:
+    """Tell whether a server at an address needs a certificate."""
+    match address:
+        case WebSocketAddress():
+            return address.secure
+        case _:
+            return isinstance(address, TlsAddress)
 
 
 def _check_anon_perms(permissions: tuple[str, ...]) -> None:

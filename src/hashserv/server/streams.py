@@ -10,7 +10,7 @@ from hashserv import model
 from hashserv.equivalence.collection import check_condition
 from hashserv.errors import InvokeError, ProtocolError, StoreError
 from hashserv.server.handlers import Services
-from hashserv.wire import commands
+from hashserv.wire import commands, requests
 from hashserv.wire.commands import Command
 
 LineError = InvokeError | ProtocolError | StoreError
@@ -44,7 +44,7 @@ async def answer_lines(services: Services, mode: type[Command], lines: list[byte
 async def _lookups(services: Services, lines: list[bytes]) -> Answered:
     answers = services.equivalences.known_lookups(lines)
     unknown = [at for at, answer in enumerate(answers) if answer is None]
-    keys, error = _decoded(commands.decode_lookup, [lines[at] for at in unknown])
+    keys, error = _decoded(requests.decode_lookup, [lines[at] for at in unknown])
     if error is not None:
         del answers[unknown[len(keys)] :]
     found = await services.equivalences.lookup([model.MappingKey(*key) for key in keys])
@@ -54,7 +54,7 @@ async def _lookups(services: Services, lines: list[bytes]) -> Answered:
 async def _existences(services: Services, lines: list[bytes]) -> Answered:
     answers = services.equivalences.known_existences(lines)
     unknown = [at for at, answer in enumerate(answers) if answer is None]
-    unihashes, error = _decoded(commands.decode_existence, [lines[at] for at in unknown])
+    unihashes, error = _decoded(requests.decode_existence, [lines[at] for at in unknown])
     if error is not None:
         del answers[unknown[len(unihashes)] :]
     found = await services.equivalences.exist(unihashes)
@@ -75,7 +75,7 @@ async def _marks(services: Services, lines: list[bytes]) -> Answered:
 
 
 def _decode_mark(line: bytes) -> commands.GcMark:
-    mark = commands.decode_mark_line(line)
+    mark = requests.decode_mark_line(line)
     check_condition(mark.where)
     return mark
 

@@ -14,6 +14,7 @@ from hashserv.model import (
     MappingKey,
     Outhash,
     Report,
+    StoredUser,
 )
 
 
@@ -50,8 +51,44 @@ class _Nobody:
         """Do nothing."""
 
 
+class UserTable(ABC):
+    """The users in a database. Every method may raise `StoreError`, as those of `Store`."""
+
+    @abstractmethod
+    async def find(self, username: str) -> StoredUser | None:
+        """Return a user, or `None` where there is none of that name."""
+
+    @abstractmethod
+    async def all(self) -> list[StoredUser]:
+        """Return all users, the oldest first."""
+
+    @abstractmethod
+    async def add(self, user: StoredUser) -> bool:
+        """Add a user; `False` where the name is taken."""
+
+    @abstractmethod
+    async def set_permissions(self, username: str, permissions: Sequence[str]) -> bool:
+        """Replace a user's permissions; `False` where there is no such user."""
+
+    @abstractmethod
+    async def set_token(self, username: str, token: str, *, instead_of: str | None = None) -> bool:
+        """Replace what a user's token is verified by.
+
+        Args:
+            username: The user.
+            token: What it is verified by from now on.
+            instead_of: Only if it is verified by this until now.
+
+        Returns `False` where there is no such user, or it has another token by now.
+        """
+
+    @abstractmethod
+    async def remove(self, username: str) -> bool:
+        """Remove a user; `False` where there is no such user."""
+
+
 class Store(ABC):
-    """A database of mappings, outhash rows and one garbage collection.
+    """A database of mappings, outhash rows, users and one garbage collection.
 
     Every method may raise `StoreError`, when the database can't do what was asked. What has
     returned is as durable as the engine was told to be. Look-ups answer in the order of what
@@ -60,6 +97,9 @@ class Store(ABC):
 
     listener: ChangeListener = _Nobody()
     """Who is told of changes; whoever caches answers puts itself here."""
+
+    users: UserTable
+    """The users."""
 
     @abstractmethod
     def freshness(self) -> Freshness:

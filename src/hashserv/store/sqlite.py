@@ -23,6 +23,7 @@ from hashserv.store import sqlite_file, statements, transactions
 from hashserv.store.base import Freshness, Store
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG, Checkpointer
 from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES, applies, is_indexed
+from hashserv.store.sqlite_users import SqliteUsers
 from hashserv.store.transactions import Clock, Committed
 from hashserv.store.writer import Writer
 
@@ -86,6 +87,7 @@ class SqliteStore(Store):
                     durable=durable, max_log=max_log, page_cache=page_cache
                 )
         self._counter = ThreadPoolExecutor(1, "hashserv-counter")
+        self.users = SqliteUsers(self._all, lambda work: self._writing().run(work))
 
     # Freshness. The writer's connection tells the commits of other processes from our own, but
     # only while it is not in use; meanwhile the reader's tells that there was a commit, not whose.
@@ -173,6 +175,10 @@ class SqliteStore(Store):
         with self._explained():
             row: tuple[Any, ...] | None = self._reader.execute(statement, parameters).fetchone()
         return row
+
+    def _all(self, statement: str, parameters: Dictionary[str, Any]) -> list[tuple[Any, ...]]:
+        with self._explained():
+            return self._reader.execute(statement, parameters).fetchall()
 
     async def _count(self, count: Callable[[sqlite3.Connection], _Result]) -> _Result:
         loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ use ``outhash_lookup_v3``.
 from typing import Final
 
 from hashserv.model import Condition
-from hashserv.store.schema import COLUMNS, CONFIG, MAPPINGS, OUTHASHES
+from hashserv.store.schema import COLUMNS, CONFIG, MAPPINGS, OUTHASHES, USERS
 
 _OUTHASH_COLUMNS: Final = ", ".join(f"o.{column}" for column in ("id", *COLUMNS[OUTHASHES]))
 _JOINED: Final = (
@@ -84,6 +84,20 @@ UNUSED: Final = f"""
     )
 """
 """Until 2023 `created` was local time without a zone; since then it is UTC with one."""
+
+_USER: Final = f"SELECT username, token, permissions FROM {USERS}"
+FIND_USER: Final = f"{_USER} WHERE username = :username"
+ALL_USERS: Final = f"{_USER} ORDER BY id"
+ADD_USER: Final = (
+    f"INSERT INTO {USERS} (username, token, permissions) "
+    "VALUES (:username, :token, :permissions) ON CONFLICT (username) DO NOTHING"
+)
+SET_PERMISSIONS: Final = f"UPDATE {USERS} SET permissions = :permissions WHERE username = :username"
+SET_TOKEN: Final = (
+    f"UPDATE {USERS} SET token = :token "
+    "WHERE username = :username AND token = coalesce(:instead_of, token)"
+)
+REMOVE_USER: Final = f"DELETE FROM {USERS} WHERE username = :username"
 
 
 def insert(table: str, rows: int) -> str:

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from hashserv.errors import InvokeError, ProtocolError
-from hashserv.wire.commands import Command, ExistsStream, GcMarkStream, GetStream, decode_request
+from hashserv.wire.commands import Command, ExistsStream, GcMarkStream, GetStream
 from hashserv.wire.framing import (
     DEFAULT_MAX_LINE,
     DEFAULT_MAX_MESSAGE,
@@ -24,6 +24,7 @@ from hashserv.wire.framing import (
     is_chunk_start,
 )
 from hashserv.wire.handshake import Greeting, Handshake, encode_headers
+from hashserv.wire.requests import decode_request
 
 STREAM_OK: Final = encode_message("ok")
 """What answers a request for a stream mode."""
@@ -87,18 +88,23 @@ class ServerWire:
     Args:
         max_line: How many bytes a line may have.
         max_message: How many bytes a message may have.
+        chunks: Whether long replies may be sent in chunks: not where messages travel whole.
     """
 
     __slots__ = ("_has_chunks", "_lines", "_message", "_opening", "_state", "mode")
 
     def __init__(
-        self, *, max_line: int = DEFAULT_MAX_LINE, max_message: int = DEFAULT_MAX_MESSAGE
+        self,
+        *,
+        max_line: int = DEFAULT_MAX_LINE,
+        max_message: int = DEFAULT_MAX_MESSAGE,
+        chunks: bool = True,
     ) -> None:
         self._lines = LineBuffer(max_line)
         self._message = MessageBuffer(max_message)
         self._state = _State.HANDSHAKE
         self._opening: Handshake | None = Handshake()
-        self._has_chunks = True
+        self._has_chunks = chunks
         self.mode: type[Command] | None = None
         """The stream mode that the connection is in, if any."""
 
@@ -203,7 +209,7 @@ class ServerWire:
         greeting = opening.add(line)
         if greeting is not None:
             self._opening = None
-            self._has_chunks = greeting.has_chunks
+            self._has_chunks = self._has_chunks and greeting.has_chunks
             self._state = _State.MESSAGES
         return greeting
 

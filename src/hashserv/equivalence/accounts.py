@@ -1,0 +1,270 @@
+"""Users: who they are, what they may do, how they log in (PROTOCOL.md §5, §7)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeVar
+from weakref import WeakValueDictionary
+
+from hashserv.equivalence import tokens
+from hashserv.equivalence.login_limits import (
+    DEFAULT_FAILED_LOGINS,
+    DEFAULT_NEW_TOKENS,
+    FailedLogins,
+    TokenTurns,
+)
+from hashserv.errors import InvokeError
+from hashserv.model import ALL, ALL_PERMISSIONS, NONE, StoredUser, User
+from hashserv.store.base import UserTable
+
+FAILURE_SECONDS: Final = 1.0
+"""How long every failed login takes, whatever is wrong with it."""
+
+_MOST_WAITING: Final = 64
+"""Logins with a password that may wait for each other: some two seconds' worth."""
+
+_MOST_NAME: Final = 255
+
+_Result = TypeVar("_Result")
+
+
+class Account:
+    """A user that is logged in; every connection of that user has the same object.
+
+    What it may do changes while its connections last: an administrator's change counts at once.
+    """
+
+    __slots__ = ("__weakref__", "permissions", "username")
+
+    def __init__(self, username: str, permissions: frozenset[str]) -> None:
+        self.username = username
+        self.permissions = permissions
+
+
+class Accounts:
+    """The users of a server.
+
+    Args:
+        users: Where they are stored.
+        writable: Whether anything can be stored there.
+        failed_logins: How often a peer may fail to log in within a minute.
+        new_tokens: How many tokens the server makes a second.
+    """
+
+    def __init__(
+        self,
+        users: UserTable,
+        *,
+        writable: bool = True,
+        failed_logins: int = DEFAULT_FAILED_LOGINS,
+        new_tokens: float = DEFAULT_NEW_TOKENS,
+    ) -> None:
+        self._users = users
+        self._writable = writable
+        self._loop = asyncio.get_running_loop()
+        self._failed = FailedLogins(failed_logins)
+        self._turns = TokenTurns(new_tokens)
+        self._accounts: WeakValueDictionary[str, Account] = WeakValueDictionary()
+        self._passwords = ThreadPoolExecutor(1, "hashserv-passwords")
+        self._password = asyncio.Lock()
+        self._waiting = 0
+
+    async def close(self) -> None:
+        """Wait for what is being verified. Idempotent."""
+        await self._loop.run_in_executor(None, self._passwords.shutdown)
+
+    # Logging in.
+
+    async def log_in(self, username: str, token: str, *, peer: str) -> tuple[Account, User]:
+        """Return the account of a user, and its permissions as they are stored.
+
+        Args:
+            username: Who it says it is.
+            token: What it proves that by.
+            peer: Where it comes from; failures are counted for each.
+
+        Raises:
+            InvokeError: There is no such user, or its token is another, which takes the same
+                time and has the same text; or the peer failed too often.
+        """
+        start = self._loop.time()
+        self._failed.check(peer)
+        stored = await self._users.find(username)
+        if not await self._verified(stored, token, peer):
+            await asyncio.sleep(start + FAILURE_SECONDS - self._loop.time())
+            raise InvokeError(f"Unable to authenticate as {username}")
+        if stored is None:
+            raise RuntimeError("nobody's token was verified")
+        await self._upgrade(stored, token)
+        return self._account(stored), User(stored.username, stored.permissions)
+
+    async def become(self, username: str) -> Account:
+        """Return the account of a user that an administrator acts as from now on.
+
+        Raises:
+            InvokeError: There is no such user.
+        """
+        stored = await self._users.find(username)
+        if stored is None:
+            raise InvokeError(f"User {username} doesn't exist")
+        return self._account(stored)
+
+    async def _verified(self, stored: StoredUser | None, token: str, peer: str) -> bool:
+        if stored is not None:
+            held = stored.token
+        else:
+            # A password for a name that nobody has costs what one for an administrator's does.
+            held = "" if tokens.is_random(token) else await self._in_thread(tokens.nobodys)
+        if not tokens.is_slow(held):
+            return self._counted(peer, verified=tokens.verifies(held, token))
+        if self._waiting >= _MOST_WAITING:
+            raise InvokeError("Too many logins at once: try again in a while")
+        self._waiting += 1
+        try:
+            async with self._password:  # one after the other: each failure counts for the next
+                self._failed.check(peer)
+                verified = await self._in_thread(partial(tokens.verifies, held, token))
+                return self._counted(peer, verified=verified)
+        finally:
+            self._waiting -= 1
+
+    def _counted(self, peer: str, *, verified: bool) -> bool:
+        if not verified:
+            self._failed.add(peer)
+        return verified
+
+    async def _upgrade(self, stored: StoredUser, token: str) -> None:
+        """Store a password as passwords are stored today, if that can be."""
+        if not self._writable or not tokens.needs_upgrade(stored.token, token):
+            return
+        new = await self._in_thread(partial(tokens.stored_form, token))
+        await self._users.set_token(stored.username, new, instead_of=stored.token)
+
+    # Asking.
+
+    async def find(self, username: str) -> User | None:
+        """Return a user, or `None`."""
+        stored = await self._users.find(username)
+        return None if stored is None else _shown(stored.username, stored.permissions)
+
+    async def all(self) -> list[User]:
+        """Return all users, the oldest first."""
+        return [_shown(user.username, user.permissions) for user in await self._users.all()]
+
+    # Changing.
+
+    async def create(self, username: str, permissions: object) -> tuple[User, str]:
+        """Create a user, and return it with its token.
+
+        Raises:
+            InvokeError: The name is taken or can't be one, a permission is unknown, or too many
+                tokens are being made.
+        """
+        check_username(username)
+        granted = checked_permissions(permissions)
+        await self._turns.take()
+        token = tokens.new_token()
+        if not await self._users.add(StoredUser(username, tokens.stored_form(token), granted)):
+            raise InvokeError(f"Cannot create new user '{username}'")
+        return _shown(username, granted), token
+
+    async def set_permissions(self, username: str, permissions: object) -> User:
+        """Replace a user's permissions, for connections that it has, too.
+
+        Raises:
+            InvokeError: There is no such user, or a permission is unknown.
+        """
+        granted = checked_permissions(permissions)
+        _check_found(username, found=await self._users.set_permissions(username, granted))
+        self._set_live(username, granted)
+        return _shown(username, granted)
+
+    async def refresh_token(self, username: str) -> str:
+        """Replace a user's token, and return the new one. Connections that it has go on.
+
+        Raises:
+            InvokeError: There is no such user, or too many tokens are being made.
+        """
+        await self._turns.take()
+        token = tokens.new_token()
+        stored = tokens.stored_form(token)
+        _check_found(username, found=await self._users.set_token(username, stored))
+        return token
+
+    async def delete(self, username: str) -> None:
+        """Remove a user; connections that it has may do no more than anonymous ones.
+
+        Raises:
+            InvokeError: There is no such user.
+        """
+        _check_found(username, found=await self._users.remove(username))
+        self._set_live(username, [])
+        self._accounts.pop(username, None)  # a new user of that name is somebody else
+
+    async def ensure_administrator(self, username: str, password: str) -> None:
+        """Give a user all permissions and this password, creating it if need be."""
+        stored = await self._users.find(username)
+        if stored is None or not await self._in_thread(
+            partial(tokens.verifies, stored.token, password)
+        ):
+            token = await self._in_thread(partial(tokens.stored_form, password))
+            if stored is None and await self._users.add(StoredUser(username, token, [ALL])):
+                return
+            await self._users.set_token(username, token)
+        else:
+            await self._upgrade(stored, password)
+        await self._users.set_permissions(username, [ALL])
+
+    def _account(self, stored: StoredUser) -> Account:
+        permissions = frozenset(stored.permissions)
+        account = self._accounts.get(stored.username)
+        if account is None:
+            account = self._accounts[stored.username] = Account(stored.username, permissions)
+        account.permissions = permissions  # another server may have changed them
+        return account
+
+    def _set_live(self, username: str, permissions: list[str]) -> None:
+        account = self._accounts.get(username)
+        if account is not None:
+            account.permissions = frozenset(permissions)
+
+    def _in_thread(self, work: Callable[[], _Result]) -> Awaitable[_Result]:
+        return self._loop.run_in_executor(self._passwords, work)
+
+
+def checked_permissions(permissions: object) -> list[str]:
+    """Return a list of permissions as it is stored: sorted, each once, without ``@none``.
+
+    Raises:
+        InvokeError: It is no list of permissions.
+    """
+    if not isinstance(permissions, list) or not all(isinstance(name, str) for name in permissions):
+        raise InvokeError("Unexpected type for permissions")
+    granted = set(permissions) - {NONE}
+    unknown = sorted(granted - ALL_PERMISSIONS)
+    if unknown:
+        raise InvokeError(f"Unknown permissions {', '.join(unknown)}")
+    return sorted(granted)
+
+
+def check_username(username: str) -> None:
+    """Refuse what would be misread where names stand in a line.
+
+    Raises:
+        InvokeError: The name is empty or too long, or holds white space or control characters.
+    """
+    if not 1 <= len(username) <= _MOST_NAME:
+        raise InvokeError(f"A username has 1 to {_MOST_NAME} characters")
+    if not username.isprintable() or " " in username:
+        raise InvokeError("A username can't hold white space or control characters")
+
+
+def _check_found(username: str, *, found: bool) -> None:
+    if not found:
+        raise InvokeError(f"No user named '{username}' exists")
+
+
+def _shown(username: str, permissions: list[str]) -> User:
+    """Return a user as replies show it: ``@all`` as all five names."""
+    return User(username, sorted(ALL_PERMISSIONS if ALL in permissions else permissions))

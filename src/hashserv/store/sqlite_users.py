@@ -1,0 +1,69 @@
+"""The users in an SQLite file."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Mapping as Dictionary
+from typing import Any, Final
+
+from hashserv.model import StoredUser
+from hashserv.store import statements
+from hashserv.store.base import UserTable
+from hashserv.store.transactions import Committed
+
+_SEPARATOR: Final = " "
+"""Between the permissions of a user, which are one text, as in the reference."""
+
+Rows = Iterator[tuple[Any, ...]]
+
+
+class SqliteUsers(UserTable):
+    """The table of users.
+
+    Args:
+        read: Runs a statement that reads, in the event loop.
+        write: Runs work in a transaction of the writer.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[str, Dictionary[str, Any]], list[tuple[Any, ...]]],
+        write: Callable[[Callable[[sqlite3.Connection], Committed]], Awaitable[Any]],
+    ) -> None:
+        self._read = read
+        self._write = write
+
+    async def find(self, username: str) -> StoredUser | None:
+        rows = self._read(statements.FIND_USER, {"username": username})
+        return _user(rows[0]) if rows else None
+
+    async def all(self) -> list[StoredUser]:
+        return list(map(_user, self._read(statements.ALL_USERS, {})))
+
+    async def add(self, user: StoredUser) -> bool:
+        permissions = _SEPARATOR.join(user.permissions)
+        return await self._change(
+            statements.ADD_USER, {**user._asdict(), "permissions": permissions}
+        )
+
+    async def set_permissions(self, username: str, permissions: Sequence[str]) -> bool:
+        parameters = {"username": username, "permissions": _SEPARATOR.join(permissions)}
+        return await self._change(statements.SET_PERMISSIONS, parameters)
+
+    async def set_token(self, username: str, token: str, *, instead_of: str | None = None) -> bool:
+        parameters = {"username": username, "token": token, "instead_of": instead_of}
+        return await self._change(statements.SET_TOKEN, parameters)
+
+    async def remove(self, username: str) -> bool:
+        return await self._change(statements.REMOVE_USER, {"username": username})
+
+    async def _change(self, statement: str, parameters: Dictionary[str, Any]) -> bool:
+        def work(connection: sqlite3.Connection) -> Committed:
+            return Committed(connection.execute(statement, parameters).rowcount == 1)
+
+        changed: bool = await self._write(work)
+        return changed
+
+
+def _user(row: tuple[Any, ...]) -> StoredUser:
+    username, token, permissions = row
+    return StoredUser(username, token, permissions.split())
