@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterable
 
-from hashserv.address import TcpAddress, UnixAddress, parse_address
+from hashserv.address import TcpAddress, UnixAddress, WebSocketAddress, parse_address
 
 _PIECE = 4096
 """Bytes forwarded at once: small, so that a cut hits the middle of a conversation."""
@@ -71,7 +71,7 @@ class CuttingProxy:
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(path)
                 return server
-            case TcpAddress(host, port):
+            case TcpAddress(host, port) | WebSocketAddress(host=host, port=port):
                 return socket.create_connection((host, port))
             case address:
                 raise AssertionError(address)

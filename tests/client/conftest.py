@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import hashserv
+from tests.proxies import CuttingProxy
 from tests.servers import ServerProcess
 
 READ_AHEAD = 256
@@ -79,3 +80,17 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
 def client(connect: Connect, server: ServerProcess) -> Any:
     """A client of a server with an empty database."""
     return connect(server.address)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[..., CuttingProxy]]:
+    """Make proxies that end with the test."""
+    made: list[CuttingProxy] = []
+
+    def make(*arguments: Any) -> CuttingProxy:
+        made.append(CuttingProxy(*arguments))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

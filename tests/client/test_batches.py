@@ -20,20 +20,6 @@ MANY = 300_000
 KNOWN = range(0, 350, 7)
 
 
-@pytest.fixture
-def proxy() -> Iterator[Callable[..., CuttingProxy]]:
-    """Make proxies that end with the test."""
-    made: list[CuttingProxy] = []
-
-    def make(*arguments: Any) -> CuttingProxy:
-        made.append(CuttingProxy(*arguments))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
-
 def taskhash(number: int) -> str:
     return f"{number:064x}"
 

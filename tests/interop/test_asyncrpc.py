@@ -9,6 +9,8 @@ import bb.asyncrpc
 import pytest
 
 import hashserv
+from tests.certificates import Certificates
+from tests.conftest import StartServer
 from tests.servers import ServerProcess
 
 METHOD = "TestMethod"
@@ -34,16 +36,34 @@ def converse(
         async with client:
             if server.address.startswith("unix://"):
                 await client.connect_unix(server.address.removeprefix("unix://"))
+            elif "://" in server.address:
+                await client.connect_websocket(server.address)
             else:
                 host, _, port = server.address.rpartition(":")
                 await client.connect_tcp(host, int(port))
             await client.connect()
-            writer = client.socket.writer
+            writer = getattr(client.socket, "writer", None)
             await conversation(client)
-        # BitBake closes without waiting; a loop that ends then leaves an open transport.
-        await writer.wait_closed()
+        if writer is not None:
+            # BitBake closes without waiting; a loop that ends then leaves an open transport.
+            await writer.wait_closed()
 
     asyncio.run(run())
+
+
+@pytest.fixture(params=["unix", "tcp", "ws", "wss"])
+def any_server(
+    request: pytest.FixtureRequest,
+    start_server: StartServer,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> ServerProcess:
+    """A server with an empty database, over each transport that BitBake's client has."""
+    if request.param == "wss":  # as BitBake is told of an authority of one's own
+        monkeypatch.setenv("SSL_CERT_FILE", certificates.authority)
+        return start_server("--tls-cert", certificates.server(), bind="wss://localhost:0/ws")
+    binds = {"unix": None, "tcp": "127.0.0.1:0", "ws": "ws://127.0.0.1:0/any/path"}
+    return start_server(bind=binds[request.param])
 
 
 def report(**extra: str) -> dict[str, Any]:
@@ -111,7 +131,6 @@ def test_errors(any_server: ServerProcess) -> None:
     async def conversation(client: Any) -> None:
         with pytest.raises(hashserv.InvokeError, match="not the current mark"):
             await client.invoke({"gc-sweep": {"mark": "none"}})
-        client.socket.writer.close()
         await client.disconnect()
 
     converse(any_server, conversation)

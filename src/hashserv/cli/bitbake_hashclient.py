@@ -3,38 +3,56 @@
 import argparse
 import json
 import logging
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from typing import Final
 
 from hashserv.cli import measuring
+from hashserv.cli.hashclient_accounts import add_accounts
+from hashserv.cli.login import add_login, check_login, login_of
 from hashserv.cli.progress import counted
 from hashserv.client import Client
-from hashserv.errors import AddressError, ClientError, ConnectionClosedError, InvokeError
+from hashserv.errors import (
+    AddressError,
+    ClientError,
+    ConnectionClosedError,
+    InvokeError,
+    SettingsError,
+)
+from hashserv.transport.tls import TlsError
 from hashserv.version import __version__
 
 DEFAULT_ADDRESS: Final = "unix://./hashserve.sock"
 _LOG_LEVELS: Final = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
 Command = Callable[[argparse.Namespace, Client], int | None]
+AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 for a failure; wrong usage exits with 2."""
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    check_login(parser, parsed)
     logging.basicConfig(level=parsed.log, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    from hashserv import create_client
-
     try:
-        with create_client(parsed.address) as client:
+        parsed.identity = login_of(parsed)
+        with parsed.identity.connect(parsed.address) as client:
             code: int | None = parsed.run(parsed, client)
+            sys.stdout.flush()
             return code or 0
     except InvokeError as error:
         print(f"ERROR: {error}")
-    except (AddressError, ClientError) as error:
+    except (AddressError, ClientError, SettingsError, TlsError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
+    except UnicodeEncodeError as error:  # it may be a password, which is not to be shown
+        print(f"ERROR: An argument or a reply is no {error.encoding} text", file=sys.stderr)
     except (OSError, ConnectionClosedError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 1
         reason = getattr(error, "strerror", None) or error
         print(
             f"ERROR: No answer from {parsed.address}: {reason}. Is a server running there? "
@@ -42,6 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1
+
+
+def _reader_is_gone() -> bool:
+    """Tell whether nobody reads what is printed any more, as behind ``| head``; then drop it."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+    return True
 
 
 def _get(arguments: argparse.Namespace, client: Client) -> None:
@@ -59,6 +87,7 @@ def _stats(arguments: argparse.Namespace, client: Client) -> None:
 def _stress(arguments: argparse.Namespace, _client: Client) -> None:
     load = measuring.Load(
         address=arguments.address,
+        login=arguments.identity,
         clients=arguments.clients,
         requests=arguments.requests,
         report=arguments.report,
@@ -149,8 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--address",
         default=DEFAULT_ADDRESS,
-        help="the server: unix://PATH, HOST:PORT or [IPV6]:PORT (%(default)s)",
+        help="the server: unix://PATH, HOST:PORT, [IPV6]:PORT, tls://HOST:PORT, "
+        "ws://HOST:PORT[/PATH] or wss://HOST[:PORT][/PATH] (%(default)s)",
     )
+    add_login(parser)
     parser.add_argument(
         "--log",
         metavar="LEVEL",
@@ -168,10 +199,11 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_questions(add)
     _add_removal(add)
+    add_accounts(add)
     return parser
 
 
-def _add_questions(add: Callable[[str, Command, str], argparse.ArgumentParser]) -> None:
+def _add_questions(add: AddCommand) -> None:
     command = add("get", _get, "show what is known of a task")
     command.add_argument("method", help="method, such as oe.sstatesig.OEOuthashBasic")
     command.add_argument("taskhash", help="hash of the task's inputs")
@@ -209,7 +241,7 @@ def _add_questions(add: Callable[[str, Command, str], argparse.ArgumentParser]) 
     add("get-db-query-columns", _get_db_query_columns, "list what --where may name")
 
 
-def _add_removal(add: Callable[[str, Command, str], argparse.ArgumentParser]) -> None:
+def _add_removal(add: AddCommand) -> None:
     command = add("remove", _remove, "remove what matches all conditions")
     _add_where(command)
 

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Final
 
-from hashserv import create_client
+from hashserv.cli.login import Login
 from hashserv.cli.progress import counted
 from hashserv.client import Client
 
@@ -22,6 +22,7 @@ class Load:
     """What `stress` puts on a server; keys are sha256 of a seed and a number."""
 
     address: str
+    login: Login
     clients: int
     requests: int
     report: bool
@@ -59,7 +60,7 @@ def stress(load: Load) -> Measured:
 
     def run_client() -> None:
         try:
-            with create_client(load.address) as client:
+            with load.login.connect(load.address) as client:
                 for number in range(load.requests):
                     if stopped.is_set():
                         return

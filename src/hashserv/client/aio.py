@@ -1,34 +1,16 @@
 """The client of a hash equivalence server, for callers in an event loop (INTERFACES.md §1)."""
 
-import logging
-import os
-from collections.abc import AsyncIterator, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
-from hashserv.address import Address, TcpAddress, UnixAddress, WebSocketAddress, parse_address
-from hashserv.client.aio_connection import AsyncConnection
+from hashserv.client.accounts import about
+from hashserv.client.aio_caller import AsyncCaller
 from hashserv.client.batch import Window, encode_existences, encode_lookups, mark_encoder
-from hashserv.errors import AddressError, ClientError, ConnectionClosedError, ProtocolError
-from hashserv.wire.framing import DEFAULT_MAX_CHUNK
-
-logger = logging.getLogger("hashserv.client")
-
-DEFAULT_TIMEOUT: Final = 30.0
-"""Seconds that a reply may take."""
-
-REPEATS: Final = 3
-"""How often a call is repeated without progress before it fails (PROTOCOL.md §10)."""
-
-CONNECT_UNIX_AT_ONCE: Final[bool] = False
-"""Whether `connect_unix` connects, so that BitBake learns early of a server that isn't there."""
-
-_BROKEN: Final = (OSError, ConnectionClosedError, ProtocolError)
 
 
-class AsyncClient:
+class AsyncClient(AsyncCaller):
     """A client; it connects on first use, and again when a connection breaks.
 
     Calls on a broken connection are repeated up to three times on new ones, then they raise
@@ -40,85 +22,15 @@ class AsyncClient:
     `gc_status`, `get_db_usage`) and `backfill_wait` take as long as they need, and TCP keep-alive
     finds a server that is gone.
 
+    Each new connection logs in before its first call, and becomes the user again that this client
+    had become. A login that is refused raises `InvokeError` from that call, and is not repeated. A
+    change of accounts whose reply was lost may fail when it is repeated, because it is done.
+
     Args:
         username: Who to log in as, once connected.
         password: That user's token.
+        tls: How to do TLS (``tls://``, ``wss://``), in place of what the environment says.
     """
-
-    def __init__(self, username: str | None = None, password: str | None = None) -> None:
-        self.username = username
-        self.password = password
-        self.max_chunk = DEFAULT_MAX_CHUNK
-        self.timeout: float | None = DEFAULT_TIMEOUT
-        self._address: Address | None = None
-        self._connection: AsyncConnection | None = None
-
-    @classmethod
-    async def open(
-        cls, address: str, username: str | None = None, password: str | None = None
-    ) -> Self:
-        """Return a client for an address as people write it (PROTOCOL.md §2).
-
-        Raises:
-            AddressError: It can't be understood.
-            OSError: A Unix socket that is connected to at once, and nobody listens there.
-        """
-        client = cls(username, password)
-        match parse_address(address):
-            case UnixAddress(path):
-                await client.connect_unix(path)
-            case TcpAddress(host, port):
-                await client.connect_tcp(host, port)
-            case WebSocketAddress(uri):
-                await client.connect_websocket(uri)
-        return client
-
-    # Connecting.
-
-    async def connect_tcp(self, host: str, port: int) -> None:
-        """Use a TCP server from now on."""
-        await self.disconnect()
-        self._address = TcpAddress(host, port)
-
-    async def connect_unix(self, path: str) -> None:
-        """Use a server at a Unix socket from now on; the path may be relative, and long.
-
-        Raises:
-            OSError: The client connects at once, and nobody listens there.
-        """
-        await self.disconnect()
-        self._address = _lasting(path)
-        if CONNECT_UNIX_AT_ONCE:
-            await self._connected()
-
-    async def connect_websocket(self, uri: str) -> None:
-        """Use a WebSocket server from now on.
-
-        Raises:
-            AddressError: Always; there is no WebSocket end yet.
-        """
-        raise AddressError(f"Connecting to {uri} is not supported: use HOST:PORT or unix://PATH")
-
-    async def disconnect(self) -> None:
-        """Close the connection; the next call makes a new one. Idempotent."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    async def close(self) -> None:
-        """Close the connection. Idempotent."""
-        await self.disconnect()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     # Looking up.
 
@@ -306,80 +218,65 @@ class AsyncClient:
         """Remove what the collection has not marked, and end it; return ``count``."""
         return await self._invoke("gc-sweep", {"mark": mark}, patient=True)
 
-    # What all calls have in common.
+    # Accounts (PROTOCOL.md §7).
 
-    async def _invoke(
-        self, command: str, arguments: object, *, patient: bool = False
-    ) -> dict[str, Any]:
-        """Send a request, as often as it takes, and return its reply; `get` may find nothing."""
-        failures = 0
-        while True:
-            try:
-                connection = await self._connected()
-                reply: dict[str, Any] = await connection.request(
-                    command,
-                    arguments,
-                    max_chunk=self.max_chunk,
-                    limit=None if patient else self._limit,
-                )
-                return reply
-            except _BROKEN as error:
-                failures += 1
-                await self._recover(error, failures)
-            except BaseException:  # a reply may still come, to nobody
-                await self.disconnect()
-                raise
-
-    async def _stream(
-        self, mode: str, window: Window[Any], *, patient: bool = False
-    ) -> AsyncIterator[list[str]]:
-        """Ask what a window holds, on as many connections as it takes, and yield the replies."""
-        failures = 0
-        while window.fill():  # an error of the caller's own iterator is not the connection's
-            try:
-                connection = await self._connected(window)
-                replies = await connection.advance(mode, window, None if patient else self._limit)
-            except _BROKEN as error:
-                failures += 1
-                await self._recover(error, failures)
-            except BaseException:
-                await self.disconnect()
-                raise
-            else:
-                if replies:
-                    failures = 0
-                    yield replies
-
-    async def _connected(self, window: Window[Any] | None = None) -> AsyncConnection:
-        """Return a connection on which no replies are to come but those of `window`."""
-        connection = self._connection
-        if connection is not None and connection.in_flight not in (None, window):
-            # Someone left a batch before its end, or will go on with it after this call.
-            await self.disconnect()
-        if self._connection is None:
-            if self._address is None:
-                raise ClientError("connect_tcp or connect_unix comes first")
-            self._connection = await AsyncConnection.open(self._address, self._limit)
-        return self._connection
-
-    async def _recover(self, error: Exception, failures: int) -> None:
-        """Leave a broken connection.
+    async def auth(self, username: str, token: str) -> dict[str, Any]:
+        """Log in, now and on each new connection, and return the user.
 
         Raises:
-            ConnectionError: It broke too often.
+            InvokeError: The token is wrong; the client stays who it was.
         """
-        logger.warning("Error talking to server: %s", error)
-        await self.disconnect()
-        if failures > REPEATS:
-            if isinstance(error, ConnectionError):
-                raise error
-            raise ConnectionError(str(error)) from error
+        login = {"username": username, "token": token}
+        reply = await self._invoke("auth", login, introduced=False)
+        self.username, self.password = username, token
+        self._became = None
+        self._introduced = True
+        return reply
 
-    @property
-    def _limit(self) -> float | None:
-        return None if self.timeout is None or self.timeout < 0 else self.timeout
+    async def become_user(self, username: str) -> dict[str, Any]:
+        """Act as another user, now and on each new connection, and return that user."""
+        reply = await self._invoke("become-user", {"username": username})
+        self._became = username
+        return reply
 
+    async def get_user(self, username: str | None = None) -> dict[str, Any] | None:
+        """Return a user, by default the own one; `None` when unknown."""
+        return await self._invoke("get-user", about(username))
 
-def _lasting(path: str) -> UnixAddress:
-    """Return the address of a socket file that means the same after a change of directory."""
-    return UnixAddress(os.path.abspath(path))
+    async def get_all_users(self) -> list[dict[str, Any]]:
+        """Return all users."""
+        reply = await self._invoke("get-all-users", {})
+        users: list[dict[str, Any]] = reply["users"]
+        return users
+
+    async def new_user(self, username: str, permissions: Collection[str]) -> dict[str, Any]:
+        """Add a user, and return it with its ``token``, which nobody can look up later."""
+        user = {"username": username, "permissions": permissions}
+        return await self._invoke("new-user", user)
+
+    async def set_user_perms(self, username: str, permissions: Collection[str]) -> dict[str, Any]:
+        """Give a user these permissions in place of its own, and return it."""
+        user = {"username": username, "permissions": permissions}
+        return await self._invoke("set-user-perms", user)
+
+    async def refresh_token(self, username: str | None = None) -> dict[str, Any]:
+        """Make a new ``token`` for a user, by default the own one; the old one is void."""
+        reply = await self._invoke("refresh-token", about(username))
+        if reply["username"] == self.username:
+            self.password = reply["token"]
+        return reply
+
+    async def delete_user(self, username: str | None = None) -> dict[str, Any]:
+        """Delete a user, by default the own one.
+
+        Where that is who this client became, it is its login again; where that is its login,
+        it is nobody.
+        """
+        reply = await self._invoke("delete-user", about(username))
+        deleted = reply["username"]
+        if deleted in (self.username, self._became):
+            if deleted == self.username:
+                self.username = self.password = None
+            self._became = None
+            await self.disconnect()
+        return reply

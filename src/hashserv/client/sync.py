@@ -1,35 +1,17 @@
 # Made of aio.py by tools/generate_sync.py: change it there, then `make generate`.
 """The client of a hash equivalence server, for callers that block (INTERFACES.md §1)."""
 
-import logging
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, Final, Self
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
-from hashserv.address import Address, TcpAddress, UnixAddress, WebSocketAddress, parse_address
+from hashserv.client.accounts import about
 from hashserv.client.batch import Window, encode_existences, encode_lookups, mark_encoder
-from hashserv.client.sync_connection import Connection
-from hashserv.errors import AddressError, ClientError, ConnectionClosedError, ProtocolError
-from hashserv.wire.framing import DEFAULT_MAX_CHUNK
-
-logger = logging.getLogger("hashserv.client")
-
-DEFAULT_TIMEOUT: Final = 30.0
-"""Seconds that a reply may take."""
-
-REPEATS: Final = 3
-"""How often a call is repeated without progress before it fails (PROTOCOL.md §10)."""
-
-CONNECT_UNIX_AT_ONCE: Final[bool] = True
-"""Whether `connect_unix` connects, so that BitBake learns early of a server that isn't there."""
-
-_BROKEN: Final = (OSError, ConnectionClosedError, ProtocolError)
+from hashserv.client.sync_caller import Caller
 
 
-class Client:
+class Client(Caller):
     """A client; it connects on first use, and again when a connection breaks.
 
     Calls on a broken connection are repeated up to three times on new ones, then they raise
@@ -41,83 +23,15 @@ class Client:
     `gc_status`, `get_db_usage`) and `backfill_wait` take as long as they need, and TCP keep-alive
     finds a server that is gone.
 
+    Each new connection logs in before its first call, and becomes the user again that this client
+    had become. A login that is refused raises `InvokeError` from that call, and is not repeated. A
+    change of accounts whose reply was lost may fail when it is repeated, because it is done.
+
     Args:
         username: Who to log in as, once connected.
         password: That user's token.
+        tls: How to do TLS (``tls://``, ``wss://``), in place of what the environment says.
     """
-
-    def __init__(self, username: str | None = None, password: str | None = None) -> None:
-        self.username = username
-        self.password = password
-        self.max_chunk = DEFAULT_MAX_CHUNK
-        self.timeout: float | None = DEFAULT_TIMEOUT
-        self._address: Address | None = None
-        self._connection: Connection | None = None
-
-    @classmethod
-    def open(cls, address: str, username: str | None = None, password: str | None = None) -> Self:
-        """Return a client for an address as people write it (PROTOCOL.md §2).
-
-        Raises:
-            AddressError: It can't be understood.
-            OSError: A Unix socket that is connected to at once, and nobody listens there.
-        """
-        client = cls(username, password)
-        match parse_address(address):
-            case UnixAddress(path):
-                client.connect_unix(path)
-            case TcpAddress(host, port):
-                client.connect_tcp(host, port)
-            case WebSocketAddress(uri):
-                client.connect_websocket(uri)
-        return client
-
-    # Connecting.
-
-    def connect_tcp(self, host: str, port: int) -> None:
-        """Use a TCP server from now on."""
-        self.disconnect()
-        self._address = TcpAddress(host, port)
-
-    def connect_unix(self, path: str) -> None:
-        """Use a server at a Unix socket from now on; the path may be relative, and long.
-
-        Raises:
-            OSError: The client connects at once, and nobody listens there.
-        """
-        self.disconnect()
-        self._address = _lasting(path)
-        if CONNECT_UNIX_AT_ONCE:
-            self._connected()
-
-    def connect_websocket(self, uri: str) -> None:
-        """Use a WebSocket server from now on.
-
-        Raises:
-            AddressError: Always; there is no WebSocket end yet.
-        """
-        raise AddressError(f"Connecting to {uri} is not supported: use HOST:PORT or unix://PATH")
-
-    def disconnect(self) -> None:
-        """Close the connection; the next call makes a new one. Idempotent."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def close(self) -> None:
-        """Close the connection. Idempotent."""
-        self.disconnect()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # Looking up.
 
@@ -303,78 +217,65 @@ class Client:
         """Remove what the collection has not marked, and end it; return ``count``."""
         return self._invoke("gc-sweep", {"mark": mark}, patient=True)
 
-    # What all calls have in common.
+    # Accounts (PROTOCOL.md §7).
 
-    def _invoke(self, command: str, arguments: object, *, patient: bool = False) -> dict[str, Any]:
-        """Send a request, as often as it takes, and return its reply; `get` may find nothing."""
-        failures = 0
-        while True:
-            try:
-                connection = self._connected()
-                reply: dict[str, Any] = connection.request(
-                    command,
-                    arguments,
-                    max_chunk=self.max_chunk,
-                    limit=None if patient else self._limit,
-                )
-                return reply
-            except _BROKEN as error:
-                failures += 1
-                self._recover(error, failures)
-            except BaseException:  # a reply may still come, to nobody
-                self.disconnect()
-                raise
-
-    def _stream(
-        self, mode: str, window: Window[Any], *, patient: bool = False
-    ) -> Iterator[list[str]]:
-        """Ask what a window holds, on as many connections as it takes, and yield the replies."""
-        failures = 0
-        while window.fill():  # an error of the caller's own iterator is not the connection's
-            try:
-                connection = self._connected(window)
-                replies = connection.advance(mode, window, None if patient else self._limit)
-            except _BROKEN as error:
-                failures += 1
-                self._recover(error, failures)
-            except BaseException:
-                self.disconnect()
-                raise
-            else:
-                if replies:
-                    failures = 0
-                    yield replies
-
-    def _connected(self, window: Window[Any] | None = None) -> Connection:
-        """Return a connection on which no replies are to come but those of `window`."""
-        connection = self._connection
-        if connection is not None and connection.in_flight not in (None, window):
-            # Someone left a batch before its end, or will go on with it after this call.
-            self.disconnect()
-        if self._connection is None:
-            if self._address is None:
-                raise ClientError("connect_tcp or connect_unix comes first")
-            self._connection = Connection.open(self._address, self._limit)
-        return self._connection
-
-    def _recover(self, error: Exception, failures: int) -> None:
-        """Leave a broken connection.
+    def auth(self, username: str, token: str) -> dict[str, Any]:
+        """Log in, now and on each new connection, and return the user.
 
         Raises:
-            ConnectionError: It broke too often.
+            InvokeError: The token is wrong; the client stays who it was.
         """
-        logger.warning("Error talking to server: %s", error)
-        self.disconnect()
-        if failures > REPEATS:
-            if isinstance(error, ConnectionError):
-                raise error
-            raise ConnectionError(str(error)) from error
+        login = {"username": username, "token": token}
+        reply = self._invoke("auth", login, introduced=False)
+        self.username, self.password = username, token
+        self._became = None
+        self._introduced = True
+        return reply
 
-    @property
-    def _limit(self) -> float | None:
-        return None if self.timeout is None or self.timeout < 0 else self.timeout
+    def become_user(self, username: str) -> dict[str, Any]:
+        """Act as another user, now and on each new connection, and return that user."""
+        reply = self._invoke("become-user", {"username": username})
+        self._became = username
+        return reply
 
+    def get_user(self, username: str | None = None) -> dict[str, Any] | None:
+        """Return a user, by default the own one; `None` when unknown."""
+        return self._invoke("get-user", about(username))
 
-def _lasting(path: str) -> UnixAddress:
-    """Return the address of a socket file that means the same after a change of directory."""
-    return UnixAddress(os.path.abspath(path))
+    def get_all_users(self) -> list[dict[str, Any]]:
+        """Return all users."""
+        reply = self._invoke("get-all-users", {})
+        users: list[dict[str, Any]] = reply["users"]
+        return users
+
+    def new_user(self, username: str, permissions: Collection[str]) -> dict[str, Any]:
+        """Add a user, and return it with its ``token``, which nobody can look up later."""
+        user = {"username": username, "permissions": permissions}
+        return self._invoke("new-user", user)
+
+    def set_user_perms(self, username: str, permissions: Collection[str]) -> dict[str, Any]:
+        """Give a user these permissions in place of its own, and return it."""
+        user = {"username": username, "permissions": permissions}
+        return self._invoke("set-user-perms", user)
+
+    def refresh_token(self, username: str | None = None) -> dict[str, Any]:
+        """Make a new ``token`` for a user, by default the own one; the old one is void."""
+        reply = self._invoke("refresh-token", about(username))
+        if reply["username"] == self.username:
+            self.password = reply["token"]
+        return reply
+
+    def delete_user(self, username: str | None = None) -> dict[str, Any]:
+        """Delete a user, by default the own one.
+
+        Where that is who this client became, it is its login again; where that is its login,
+        it is nobody.
+        """
+        reply = self._invoke("delete-user", about(username))
+        deleted = reply["username"]
+        if deleted in (self.username, self._became):
+            if deleted == self.username:
+                self.username = self.password = None
+            self._became = None
+            self.disconnect()
+        return reply
