@@ -3,14 +3,24 @@
 What BitBake and build-system scripts import stands here (INTERFACES.md §1).
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from hashserv.errors import ClientError, ConnectionClosedError, InvokeError, ServerError
-from hashserv.model import User, is_valid_unihash
+from hashserv.errors import (
+    ClientError,
+    ConnectionClosedError,
+    InvokeError,
+    ServerError,
+    SettingsError,
+)
+from hashserv.model import DEFAULT_ANON_PERMS, User, is_valid_unihash
 from hashserv.version import __version__
 
 if TYPE_CHECKING:
+    import ssl
+
     from hashserv.client import AsyncClient, Client
+    from hashserv.server.process import HashServer
 
 __all__ = [
     "ClientError",
@@ -21,17 +31,25 @@ __all__ = [
     "__version__",
     "create_async_client",
     "create_client",
+    "create_server",
     "is_valid_unihash",
 ]
 
 
-def create_client(addr: str, username: str | None = None, password: str | None = None) -> "Client":
+def create_client(
+    addr: str,
+    username: str | None = None,
+    password: str | None = None,
+    *,
+    tls: "ssl.SSLContext | None" = None,
+) -> "Client":
     """Return a client that blocks. It connects on first use, to a Unix socket at once.
 
     Args:
         addr: Where the server is (PROTOCOL.md §2).
         username: Who to log in as.
         password: That user's token.
+        tls: How to do TLS (``tls://``, ``wss://``), in place of what the environment says.
 
     Raises:
         AddressError: The address can't be understood.
@@ -39,11 +57,15 @@ def create_client(addr: str, username: str | None = None, password: str | None =
     """
     from hashserv.client import Client  # late: the server needs none of it
 
-    return Client.open(addr, username, password)
+    return Client.open(addr, username, password, tls=tls)
 
 
 async def create_async_client(
-    addr: str, username: str | None = None, password: str | None = None
+    addr: str,
+    username: str | None = None,
+    password: str | None = None,
+    *,
+    tls: "ssl.SSLContext | None" = None,
 ) -> "AsyncClient":
     """Return a client for an event loop. It connects on first use.
 
@@ -51,10 +73,67 @@ async def create_async_client(
         addr: Where the server is (PROTOCOL.md §2).
         username: Who to log in as.
         password: That user's token.
+        tls: How to do TLS (``tls://``, ``wss://``), in place of what the environment says.
 
     Raises:
         AddressError: The address can't be understood.
     """
     from hashserv.client import AsyncClient  # late: the server needs none of it
 
-    return await AsyncClient.open(addr, username, password)
+    return await AsyncClient.open(addr, username, password, tls=tls)
+
+
+def create_server(
+    addr: str,
+    dbname: str,
+    *,
+    sync: bool = True,
+    upstream: str | None = None,
+    read_only: bool = False,
+    db_username: str | None = None,
+    db_password: str | None = None,
+    anon_perms: Iterable[str] | None = None,
+    admin_username: str | None = None,
+    admin_password: str | None = None,
+    reuseport: bool = False,
+) -> "HashServer":
+    """Return a server. Start it with its `serve_as_process` or `serve_forever`.
+
+    Args:
+        addr: Where to listen (PROTOCOL.md §2).
+        dbname: The SQLite file: a path, or a database URL of SQLAlchemy's form.
+        sync: Whether acknowledged reports survive a loss of power.
+        upstream: The address of a server to ask for what this one does not know.
+        read_only: Whether clients may only read.
+        db_username: The user's name for a database that needs one; a file doesn't.
+        db_password: That user's password.
+        anon_perms: What clients without a login may do; `None` for the default.
+        admin_username: A user who may do everything, created or reset at the start.
+        admin_password: That user's token.
+        reuseport: Whether other servers may listen on the same TCP port.
+
+    Raises:
+        AddressError: The address can't be understood.
+        SettingsError: Two arguments contradict each other, or one is out of range.
+    """
+    from hashserv.server.process import HashServer, database_file  # late: clients need none of it
+    from hashserv.server.settings import Settings
+
+    del db_username, db_password  # for other engines' URLs, which Settings refuses
+    if upstream and read_only:
+        raise SettingsError(
+            "A read-only server can't have an upstream: it could not keep what it learns there"
+        )
+    if upstream:
+        raise SettingsError(f"The upstream server '{upstream}': upstreams are not supported yet")
+    settings = Settings(
+        bind=(addr,),
+        database=database_file(dbname),
+        durable=sync,
+        read_only=read_only,
+        anon_perms=DEFAULT_ANON_PERMS if anon_perms is None else tuple(anon_perms),
+        admin_username=admin_username,
+        admin_password=admin_password,
+        reuseport=reuseport,
+    )
+    return HashServer(settings)
