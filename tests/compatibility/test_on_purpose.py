@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from tests.conftest import StartServer
-from tests.replay.peer import HELLO, Peer
+from tests.replay.peer import HELLO, StreamPeer
 from tests.servers import ServerProcess
 
 METHOD = "TestMethod"
@@ -21,9 +21,9 @@ DAY = 86400
 
 
 @pytest.fixture
-def peer(any_server: ServerProcess) -> Iterator[Peer]:
+def peer(any_server: ServerProcess) -> Iterator[StreamPeer]:
     """A client of a server with an empty database, over each transport."""
-    with Peer(any_server.address) as peer:
+    with StreamPeer(any_server.address) as peer:
         yield peer
 
 
@@ -31,14 +31,14 @@ def digest(name: str) -> str:
     return sha256(name.encode()).hexdigest()
 
 
-def ask(peer: Peer, command: str, arguments: object = None) -> Any:
+def ask(peer: StreamPeer, command: str, arguments: object = None) -> Any:
     """Send a request and return the decoded reply."""
     reply = peer.ask(json.dumps({command: arguments}).encode())
     assert reply is not None, "the server closed the connection"
     return json.loads(reply)
 
 
-def report(peer: Peer, task: str, *, outhash: str | None = None, **more: str) -> str:
+def report(peer: StreamPeer, task: str, *, outhash: str | None = None, **more: str) -> str:
     """Report a task and return the unihash that holds."""
     arguments = {
         "method": METHOD,
@@ -52,19 +52,19 @@ def report(peer: Peer, task: str, *, outhash: str | None = None, **more: str) ->
     return unihash
 
 
-def unihash_of(peer: Peer, task: str) -> str | None:
+def unihash_of(peer: StreamPeer, task: str) -> str | None:
     """Look a task up."""
     found = ask(peer, "get", {"method": METHOD, "taskhash": digest(f"taskhash of {task}")})
     return None if found is None else str(found["unihash"])
 
 
-def rows(peer: Peer) -> tuple[int, int]:
+def rows(peer: StreamPeer) -> tuple[int, int]:
     """Return how many mappings and outhash rows there are."""
     usage = ask(peer, "get-db-usage")["usage"]
     return usage["unihashes_v3"]["rows"], usage["outhashes_v2"]["rows"]
 
 
-def error_of(peer: Peer, line: bytes) -> str:
+def error_of(peer: StreamPeer, line: bytes) -> str:
     """Send a line that must be refused; return the error's text once the server has closed."""
     reply = peer.ask(line)
     assert reply is not None, "the server closed without a word"
@@ -76,7 +76,7 @@ def error_of(peer: Peer, line: bytes) -> str:
 # clean-unused
 
 
-def test_clean_unused_keeps_the_young(peer: Peer) -> None:
+def test_clean_unused_keeps_the_young(peer: StreamPeer) -> None:
     report(peer, "young")
     ask(peer, "remove", {"where": {"unihash": digest("unihash of young")}})
     assert rows(peer) == (0, 1)
@@ -95,7 +95,7 @@ def test_clean_unused_keeps_the_young(peer: Peer) -> None:
 def test_clean_unused_removes_the_old(
     server: ServerProcess, created: str | None, count: int
 ) -> None:
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         report(peer, "old")
         report(peer, "young")
         report(peer, "used")
@@ -117,7 +117,7 @@ def test_clean_unused_removes_the_old(
 # backfill-wait
 
 
-def test_backfill_wait_without_upstream_answers_zero(peer: Peer) -> None:
+def test_backfill_wait_without_upstream_answers_zero(peer: StreamPeer) -> None:
     assert ask(peer, "backfill-wait") == {"tasks": 0}
     assert ask(peer, "ping", {}) == {"alive": True}
 
@@ -125,7 +125,7 @@ def test_backfill_wait_without_upstream_answers_zero(peer: Peer) -> None:
 # Collections
 
 
-def test_mapping_reported_again_survives_the_sweep(peer: Peer) -> None:
+def test_mapping_reported_again_survives_the_sweep(peer: StreamPeer) -> None:
     report(peer, "again")
     report(peer, "equivalent again")
     report(peer, "never again")
@@ -152,7 +152,7 @@ def test_mapping_reported_again_survives_the_sweep(peer: Peer) -> None:
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 def test_reporting_again_restores_a_missing_mapping(server: ServerProcess, running: bool) -> None:
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         report(peer, "first", outhash="both")
         assert report(peer, "second", outhash="both") == digest("unihash of first")
         assert unihash_of(peer, "second") == digest("unihash of first")
@@ -163,7 +163,7 @@ def test_reporting_again_restores_a_missing_mapping(server: ServerProcess, runni
         file.commit()
     if not running:
         server.start()
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         assert unihash_of(peer, "second") is None
         assert report(peer, "second", outhash="both") == digest("unihash of first")
         assert unihash_of(peer, "second") == digest("unihash of first")
@@ -171,7 +171,7 @@ def test_reporting_again_restores_a_missing_mapping(server: ServerProcess, runni
 
 
 def test_restored_only_mapping_of_a_class_is_the_reported_one(server: ServerProcess) -> None:
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         report(peer, "only")
         with closing(sqlite3.connect(server.database)) as file:
             file.execute("DELETE FROM unihashes_v3")
@@ -184,7 +184,7 @@ def test_restored_only_mapping_of_a_class_is_the_reported_one(server: ServerProc
 # Sizes
 
 
-def test_message_of_two_mebibytes_is_served(peer: Peer) -> None:
+def test_message_of_two_mebibytes_is_served(peer: StreamPeer) -> None:
     siginfo = "é" * (2 * 1024 * 1024)
     message = json.dumps(
         {
@@ -209,7 +209,7 @@ def test_message_of_two_mebibytes_is_served(peer: Peer) -> None:
 
 def test_message_over_the_limit_gets_a_clear_error(start_server: StartServer) -> None:
     server = start_server("--max-line", "50000", "--max-message", "100000")
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         send_chunks(peer, json.dumps({"ping": {"padding": "x" * 50_000}}))
         assert peer.reply() == '{"alive":true}'
         send_chunks(peer, json.dumps({"ping": {"padding": "x" * 200_000}}))
@@ -219,7 +219,7 @@ def test_message_over_the_limit_gets_a_clear_error(start_server: StartServer) ->
         assert peer.reply() is None
 
 
-def send_chunks(peer: Peer, message: str) -> None:
+def send_chunks(peer: StreamPeer, message: str) -> None:
     pieces = [message[at : at + 32767] for at in range(0, len(message), 32767)]
     peer.send("\n".join(['{"chunk-stream": null}', *pieces, "\n"]).encode())
 
@@ -252,15 +252,15 @@ MALFORMED: Final[tuple[tuple[bytes, *tuple[str, ...]], ...]] = (
 
 def test_malformed_request_is_told_what_is_wrong(server: ServerProcess) -> None:
     for line, *words in MALFORMED:
-        with Peer(server.address) as peer:
+        with StreamPeer(server.address) as peer:
             message = error_of(peer, line)
         assert all(word in message for word in words), f"{line!r}: {message}"
     assert "Traceback" not in server.log_text()
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         assert ask(peer, "ping", {}) == {"alive": True}
 
 
-def test_requests_before_a_malformed_one_are_answered(peer: Peer) -> None:
+def test_requests_before_a_malformed_one_are_answered(peer: StreamPeer) -> None:
     peer.send(b'{"ping": {}}\n{"get-db-usage": null}\n{"bad"}\n{"ping": {}}\n')
     assert peer.reply() == '{"alive":true}'
     assert "usage" in (peer.reply() or "")
@@ -269,12 +269,12 @@ def test_requests_before_a_malformed_one_are_answered(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("line", [b"only-one-word", b"three words here", b"m \xff"])
-def test_malformed_line_of_get_stream_closes(peer: Peer, line: bytes) -> None:
+def test_malformed_line_of_get_stream_closes(peer: StreamPeer, line: bytes) -> None:
     assert peer.ask(b'{"get-stream": null}') == '"ok"'
     assert peer.ask(line) is None
 
 
-def test_lines_before_a_malformed_one_are_answered(peer: Peer) -> None:
+def test_lines_before_a_malformed_one_are_answered(peer: StreamPeer) -> None:
     report(peer, "known")
     known = f"{METHOD} {digest('taskhash of known')}"
     assert peer.ask(b'{"get-stream": null}') == '"ok"'
@@ -284,7 +284,7 @@ def test_lines_before_a_malformed_one_are_answered(peer: Peer) -> None:
     assert peer.line() is None
 
 
-def test_malformed_line_of_exists_stream_closes(peer: Peer) -> None:
+def test_malformed_line_of_exists_stream_closes(peer: StreamPeer) -> None:
     assert peer.ask(b'{"exists-stream": null}') == '"ok"'
     assert peer.ask(b"\xff") is None
 
@@ -295,21 +295,21 @@ def test_malformed_line_of_exists_stream_closes(peer: Peer) -> None:
 @pytest.mark.parametrize("command", ["remove", "gc-mark"])
 def test_unknown_column_is_named(server: ServerProcess, command: str) -> None:
     request = {"mark": "m", "where": {"method": METHOD, "typo": "x"}}
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         report(peer, "kept")
         assert "typo" in error_of(peer, json.dumps({command: request}).encode())
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         assert rows(peer) == (1, 1)
         assert ask(peer, "gc-status")["mark"] is None
 
 
 def test_unknown_column_in_a_mark_stream_is_named(server: ServerProcess) -> None:
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         assert peer.ask(b'{"gc-mark-stream": null}') == '"ok"'
         assert "typo" in error_of(peer, b'{"mark": "m", "where": {"typo": "x"}}')
 
 
-def test_remove_leaves_a_table_that_lacks_a_column(peer: Peer) -> None:
+def test_remove_leaves_a_table_that_lacks_a_column(peer: StreamPeer) -> None:
     report(peer, "zlib", PN="zlib")
     report(peer, "bash", PN="bash")
     assert ask(peer, "remove", {"where": {"method": METHOD, "PN": "zlib"}}) == {"count": 1}
@@ -321,7 +321,7 @@ def test_remove_leaves_a_table_that_lacks_a_column(peer: Peer) -> None:
     assert unihash_of(peer, "bash") is None
 
 
-def test_remove_takes_from_both_tables_what_both_have(peer: Peer) -> None:
+def test_remove_takes_from_both_tables_what_both_have(peer: StreamPeer) -> None:
     report(peer, "one")
     report(peer, "two")
     where = {"method": METHOD, "taskhash": digest("taskhash of one")}
@@ -332,7 +332,7 @@ def test_remove_takes_from_both_tables_what_both_have(peer: Peer) -> None:
 # Errors in streams
 
 
-def test_error_in_a_stream_line_stands_in_place_of_its_reply(peer: Peer) -> None:
+def test_error_in_a_stream_line_stands_in_place_of_its_reply(peer: StreamPeer) -> None:
     report(peer, "marked")
     assert peer.ask(b'{"gc-mark-stream": null}') == '"ok"'
     good = json.dumps({"mark": "m", "where": {"method": METHOD}}).encode()
@@ -347,7 +347,7 @@ def test_error_in_a_stream_line_stands_in_place_of_its_reply(peer: Peer) -> None
 
 def test_endless_line_is_cut_off(start_server: StartServer) -> None:
     server = start_server("--max-line", "2000", bind="127.0.0.1:0")
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         assert ask(peer, "ping", "x" * 1900) == {"alive": True}
         peer.send(b"x" * 9000)
         reply = peer.reply()
@@ -358,10 +358,10 @@ def test_endless_line_is_cut_off(start_server: StartServer) -> None:
 
 def test_half_open_handshake_ends_and_an_idle_connection_stays(start_server: StartServer) -> None:
     server = start_server("--handshake-timeout", "0.2")
-    with Peer(server.address) as idle:
+    with StreamPeer(server.address) as idle:
         assert ask(idle, "ping", {}) == {"alive": True}
         for hello in (b"", b"OEHASHEQUIV", b"OEHASHEQUIV 1.1\n", HELLO[:-1]):
-            with Peer(server.address, hello) as half_open:
+            with StreamPeer(server.address, hello) as half_open:
                 assert half_open.line() is None
         assert ask(idle, "ping", {}) == {"alive": True}
 
@@ -372,7 +372,7 @@ def test_half_open_handshake_ends_and_an_idle_connection_stays(start_server: Sta
 def refused_unihash(server: ServerProcess, command: str, unihash: str) -> str:
     """Report a wrong unihash; return the error's text."""
     arguments = {"method": METHOD, "taskhash": "t", "outhash": "o", "unihash": unihash}
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         return error_of(peer, json.dumps({command: arguments}).encode())
 
 
@@ -380,7 +380,7 @@ def refused_unihash(server: ServerProcess, command: str, unihash: str) -> str:
 def test_unihash_has_64_digits_by_default(server: ServerProcess, command: str) -> None:
     for wrong in ("", "a", "a" * 40, "a" * 63, "a" * 65, "A" * 64, "g" * 64):
         assert refused_unihash(server, command, wrong) == "Invalid unihash"
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         assert rows(peer) == (0, 0)
         assert report(peer, "right", unihash="a" * 64) == "a" * 64
 
@@ -389,7 +389,7 @@ def test_setting_admits_shorter_unihashes(start_server: StartServer) -> None:
     server = start_server("--unihash-digits", "40")
     for wrong in ("", "a" * 39, "a" * 65, "A" * 40, "g" * 40):
         assert refused_unihash(server, "report", wrong) == "Invalid unihash"
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         assert report(peer, "short", unihash="a" * 40) == "a" * 40
         assert report(peer, "long", unihash="b" * 64) == "b" * 64
         assert unihash_of(peer, "short") == "a" * 40
@@ -399,14 +399,14 @@ def test_setting_admits_shorter_unihashes(start_server: StartServer) -> None:
 
 
 def test_protocol_1_0_is_served(any_server: ServerProcess) -> None:
-    with Peer(any_server.address, b"OEHASHEQUIV 1.0\n\n") as peer:
+    with StreamPeer(any_server.address, b"OEHASHEQUIV 1.0\n\n") as peer:
         report(peer, "of 2019")
         assert unihash_of(peer, "of 2019") == digest("unihash of of 2019")
 
 
 def test_protocol_1_0_gets_no_chunks(server: ServerProcess) -> None:
     siginfo = "s" * 100_000
-    with Peer(server.address) as peer:
+    with StreamPeer(server.address) as peer:
         send_chunks(
             peer,
             json.dumps(
@@ -422,6 +422,6 @@ def test_protocol_1_0_gets_no_chunks(server: ServerProcess) -> None:
             ),
         )
         assert peer.reply() is not None
-    with Peer(server.address, b"OEHASHEQUIV 1.0\n\n", max_piece=200_000) as peer:
+    with StreamPeer(server.address, b"OEHASHEQUIV 1.0\n\n", max_piece=200_000) as peer:
         found = peer.ask(b'{"get": {"method": "TestMethod", "taskhash": "t", "all": true}}')
         assert json.loads(found or "")["outhash_siginfo"] == siginfo

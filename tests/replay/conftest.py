@@ -14,25 +14,17 @@ class Tally:
     conversations: int = 0
     replies: int = 0
     differences: int = 0
-    left_out: int = 0
 
-    def add(self, played: Played, *, left_out: int = 0) -> None:
-        """Count a conversation.
-
-        Args:
-            played: What came of it.
-            left_out: How many of its connections were not played.
-        """
+    def add(self, played: Played) -> None:
+        """Count a conversation."""
         self.conversations += 1
         self.replies += played.replies
         self.differences += played.differences
-        self.left_out += left_out
 
     def __str__(self) -> str:
-        left_out = f", {self.left_out} connections with account commands left out"
         return (
             f"{self.conversations} conversations, {self.replies:,} replies compared, "
-            f"{self.differences} expected differences{left_out if self.left_out else ''}"
+            f"{self.differences} expected differences"
         )
 
 

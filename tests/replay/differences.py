@@ -179,21 +179,10 @@ DIFFERENCES: Final = (
         "client-2020-on-2020", "4daae2076ba4d369e139641cbea32a3f8d91378956aeeda96ef104685c077e68"
     ),
     # Removing. One orphan stays where the reference took it for old.
-    Difference("head-sync-unix", 1, 91, "clean-unused", Changed({"count": 0}), _CLEAN_UNUSED),
-    Difference("head-sync-unix", 1, 93, "remove", Changed({"count": 13}), _CLEAN_UNUSED),
-    Difference(
-        *("head-hashclient-unix", 16, 1, "get-db-usage"),
-        Changed(
-            {
-                "usage": {
-                    "unihashes_v3": {"rows": 11},
-                    "outhashes_v2": {"rows": 11},
-                    "users": {"rows": 0},
-                    "config": {"rows": 0},
-                }
-            }
-        ),
-        "played without the administrator account that the recorded server was started with",
+    *(
+        Difference(recording, 1, reply, command, Changed({"count": count}), _CLEAN_UNUSED)
+        for recording in ("head-sync-unix", "head-sync-ws")
+        for reply, command, count in ((91, "clean-unused", 0), (93, "remove", 13))
     ),
     # By method and unihash: two mappings, where the reference also took all five outhash rows of
     # the method, three of which we find unused afterwards.

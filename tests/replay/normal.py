@@ -1,6 +1,7 @@
 """What may vary between two correct replies is made equal; nothing else is."""
 
 import json
+import re
 from typing import Any
 
 Normal = Any
@@ -15,6 +16,7 @@ def normalise(text: str | None, *, known_ids: int = 0) -> Normal:
     * a row that the conversation itself made has an ``id`` and ``created`` of its own; both must
       be there, a number and a text;
     * the statistics must be there, but only ``num`` counts;
+    * a new token is another each time; it must be 64 characters of base64;
     * ``columns`` is a set; keys have no order, JSON has no spacing.
 
     Lines of the stream modes, ``"ok"`` and ``null`` count to the letter.
@@ -30,6 +32,8 @@ def normalise(text: str | None, *, known_ids: int = 0) -> Normal:
         message["id"] = "<new id>"
         if isinstance(message.get("created"), str):
             message["created"] = "<now>"
+    if re.fullmatch(r"[A-Za-z0-9._]{64}", message.get("token", "")):
+        message["token"] = "<token>"
     if "columns" in message:
         message["columns"] = sorted(message["columns"])
     if "requests" in message:
@@ -38,6 +42,12 @@ def normalise(text: str | None, *, known_ids: int = 0) -> Normal:
             for name, number in message["requests"].items()
         }
     return message
+
+
+def token_in(text: str | None) -> str | None:
+    """Return the token in a reply, if there is one."""
+    token = json.loads(text).get("token") if text is not None and text.startswith("{") else None
+    return token if isinstance(token, str) else None
 
 
 def with_gc_mark(reply: Normal) -> Normal:

@@ -1,12 +1,13 @@
 """Play a recording to a server, and compare every reply with the recorded one."""
 
 import json
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.replay.differences import Changed, Difference, GoesOn, Instead, Refused
-from tests.replay.normal import Normal, normalise, with_gc_mark
-from tests.replay.peer import Peer
+from tests.replay.normal import Normal, normalise, token_in, with_gc_mark
+from tests.replay.peer import Peer, dial
 from tests.replay.recording import Close, Open, Reply, Send, Step
 
 
@@ -32,6 +33,7 @@ class Player:
         differences: Where it answers something else on purpose; all of them must be met.
         known_ids: Rows up to this id were there before the conversation.
         gc_mark: Whether the recorded server knew that column.
+        tls: Whom to trust, for an address that needs it.
     """
 
     def __init__(
@@ -41,14 +43,18 @@ class Player:
         *,
         known_ids: int = 0,
         gc_mark: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = address
         self._differences = {(each.connection, each.reply): each for each in differences}
         self._known_ids = known_ids
         self._gc_mark = gc_mark
+        self._tls = tls
+        self._tokens: dict[bytes, bytes] = {}  # those of our server by the recorded ones
         self._peers: dict[int, Peer] = {}
         self._sent: dict[int, bytes] = {}
         self._replies: dict[int, int] = {}
+        self._ended: set[int] = set()
         self._played = Played()
 
     def play(self, steps: Sequence[Step]) -> Played:
@@ -66,14 +72,20 @@ class Player:
     def _play(self, step: Step) -> None:
         peer = self._peers.get(step.connection)
         if isinstance(step, Open):
-            self._peers[step.connection] = Peer(self._address, b"")
+            self._peers[step.connection] = dial(self._address, b"", tls=self._tls)
             self._replies[step.connection] = 0
+            return
+        if step.connection in self._ended:  # the recorded client noticed the end only afterwards
+            assert isinstance(step, Send | Close), f"{step} after the end of its connection"
             return
         assert peer is not None, "a recording opens a connection before it uses it"
         match step:
             case Send():
-                self._sent[step.connection] = step.data
-                peer.send(step.data)
+                data = step.data
+                for recorded, ours in self._tokens.items():
+                    data = data.replace(recorded, ours)
+                self._sent[step.connection] = data
+                peer.send(data)
             case Reply():
                 self._replies[step.connection] = step.number
                 self._played.replies += 1
@@ -82,6 +94,7 @@ class Player:
                 self._played.replies += 1
                 self._compare_close(peer, step.connection)
                 peer.close()
+                self._ended.add(step.connection)
             case Close():
                 self._equal(step.connection, b"", peer.end())
                 peer.close()
@@ -94,7 +107,9 @@ class Player:
         difference = self._take(connection, step.number)
         match difference and difference.ours:
             case None:
-                self._equal(connection, recorded, self._normal(peer.reply()))
+                reply = peer.reply()
+                self._learn_token(step.text, reply)
+                self._equal(connection, recorded, self._normal(reply))
             case Changed(values):
                 expected = {**recorded, **values}
                 assert expected != recorded, f"{difference} is none"
@@ -105,7 +120,7 @@ class Player:
             case Refused(words):
                 self._refused(peer, connection, words)
                 peer.close()
-                self._peers[connection] = Peer(self._address)
+                self._peers[connection] = dial(self._address, tls=self._tls)
             case GoesOn():
                 raise AssertionError(f"{difference}: the recorded server went on, too")
 
@@ -141,6 +156,12 @@ class Player:
             assert difference.about in about, f"{difference} is about another request: {about}"
             self._played.differences += 1
         return difference
+
+    def _learn_token(self, recorded: str, given: str | None) -> None:
+        """Take note of the token that our server made where the recorded one made another."""
+        token = token_in(recorded)
+        if token is not None:
+            self._tokens[token.encode()] = (token_in(given) or "none").encode()
 
     def _normal(self, text: str | None) -> Normal:
         return normalise(text, known_ids=self._known_ids)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tests.replay.peer import MAX_PIECE
+
 _TESTS: Final = Path(__file__).resolve().parents[1]
 
 FOLDERS: Final = (_TESTS.parents[1] / "shared" / "fixtures", _TESTS / "data")
@@ -57,21 +59,9 @@ def find(kind: str, name: str) -> Path | None:
 
 
 def read(path: Path) -> list[Step]:
-    """Read a recording of one leg, over a stream."""
+    """Read a recording of one leg."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return list(_steps(records))
-
-
-def without(steps: list[Step], commands: frozenset[str]) -> tuple[list[Step], int]:
-    """Leave out whole connections on which any of some commands is sent; tell how many those are.
-
-    A connection's state ends with it. What such a connection changed in the database is missing
-    for those after it, so that the differences this makes must be listed.
-    """
-    unwanted = {
-        step.connection for step in steps if isinstance(step, Send) and commands & _keys(step.data)
-    }
-    return [step for step in steps if step.connection not in unwanted], len(unwanted)
 
 
 def _steps(records: list[dict[str, Any]]) -> Iterator[Step]:
@@ -87,7 +77,7 @@ def _steps(records: list[dict[str, Any]]) -> Iterator[Step]:
             case _ if not by_server:
                 yield Send(connection, _data(record))
             case _:
-                line = _data(record).decode().removesuffix("\n")
+                line = record["data"].removesuffix("\n")
                 if connection in chunks and line:
                     chunks[connection].append(line)
                 elif line == CHUNK_START:
@@ -99,12 +89,10 @@ def _steps(records: list[dict[str, Any]]) -> Iterator[Step]:
 
 
 def _data(record: dict[str, Any]) -> bytes:
-    return bytes.fromhex(record["data_hex"]) if "data_hex" in record else record["data"].encode()
-
-
-def _keys(line: bytes) -> frozenset[str]:
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return frozenset()
-    return frozenset(message) if isinstance(message, dict) else frozenset()
+    if "data_hex" in record:
+        return bytes.fromhex(record["data_hex"])
+    text: str = record["data"]
+    if "frame" in record:  # as a stream carries it; whoever sends it over a WebSocket knows
+        pieces = [text[at : at + MAX_PIECE] for at in range(0, len(text), MAX_PIECE)] or [""]
+        text = "\n".join([CHUNK_START, *pieces, ""] if len(pieces) > 1 else pieces) + "\n"
+    return text.encode()

@@ -7,66 +7,89 @@ from typing import Final
 
 import pytest
 
+from tests.certificates import Certificates
 from tests.conftest import StartServer
 from tests.replay import differences
 from tests.replay.conftest import Tally
-from tests.replay.peer import Peer
+from tests.replay.peer import dial
 from tests.replay.player import Player
-from tests.replay.recording import find, read, without
+from tests.replay.recording import find, read
 from tests.servers import ServerProcess
 
 RECORDINGS: Final = (
     *("head-sync-unix", "head-async-tcp", "head-chunks-unix", "head-readonly-tcp"),
-    *("head-hashclient-unix", "bitbake-build-single-unix", "raw-good-tcp", "raw-errors-unix"),
+    *("head-sync-ws", "head-async-ws", "head-chunks-ws", "head-readonly-ws"),
+    *("head-auth-unix", "head-auth-tcp-anon-read", "head-hashclient-unix"),
+    *("bitbake-build-single-unix", "raw-good-tcp", "raw-errors-unix"),
     *("client-2019-on-2019", "client-2019-on-2020", "client-2019-on-head"),
     *("client-2020-on-2020", "client-2020-on-head", "client-2021a-on-head"),
     *("client-2022-on-2022", "client-2022-on-head"),
 )
 FOUND: Final = {name: path for name in RECORDINGS if (path := find("wire", f"{name}.jsonl"))}
 
-ACCOUNT_COMMANDS: Final = frozenset(
-    {
-        *("auth", "get-user", "get-all-users", "become-user", "new-user", "set-user-perms"),
-        *("refresh-token", "delete-user"),
-    }
-)
-"""Connections that send any of these are left out."""
+LARGE: Final = frozenset({"head-chunks-unix", "head-chunks-ws"})
+"""These are not part of the checkout."""
 
-BINDS: Final = {"unix": None, "tcp": "127.0.0.1:0"}
+SEEDS: Final = {"head-readonly-tcp": "s8", "head-readonly-ws": "s22"}
+"""What the tasks are made of that the recorded server had before."""
+
+BINDS: Final = {
+    "unix": None,
+    "tcp": "127.0.0.1:0",
+    "ws": "ws://127.0.0.1:0/ws",
+    "wss": "wss://localhost:0/ws",
+}
 
 
 def test_all_but_the_large_recordings_are_part_of_the_checkout() -> None:
     in_checkout = {path.stem for path in (Path(__file__).parents[1] / "data/wire").glob("*.jsonl")}
-    assert set(RECORDINGS) - in_checkout == {"head-chunks-unix"}
+    assert set(RECORDINGS) - in_checkout == LARGE
 
 
 @pytest.mark.parametrize("transport", BINDS)
 @pytest.mark.parametrize("name", FOUND)
 def test_conversation(
-    name: str, transport: str, start_server: StartServer, wire_tally: Tally
+    name: str,
+    transport: str,
+    start_server: StartServer,
+    certificates: Certificates,
+    wire_tally: Tally,
 ) -> None:
-    server = start_server(bind=BINDS[transport])
-    if name == "head-readonly-tcp":
-        report_nine_tasks(server)
-        server.stop()
-        server = start_server("--read-only", bind=BINDS[transport], database=server.database)
-    steps, left_out = without(read(FOUND[name]), ACCOUNT_COMMANDS)
+    flags, tls = server_arguments(name), None
+    if transport == "wss":
+        flags += ["--tls-cert", certificates.server()]
+        tls = certificates.context()
+    database = None
+    if name in SEEDS:
+        before = start_server()
+        report_nine_tasks(before, SEEDS[name])
+        before.stop()
+        database = before.database
+    server = start_server(*flags, bind=BINDS[transport], database=database)
     gc_mark = name not in differences.WITHOUT_GC_MARK
-    player = Player(server.address, differences.of(name), gc_mark=gc_mark)
-    played = player.play(steps)
-    wire_tally.add(played, left_out=left_out)
+    player = Player(server.address, differences.of(name), gc_mark=gc_mark, tls=tls)
+    played = player.play(read(FOUND[name]))
+    wire_tally.add(played)
     assert played.replies
     if played.wrong:
         pytest.fail("\n".join(played.wrong), pytrace=False)
 
 
-def report_nine_tasks(server: ServerProcess) -> None:
+def server_arguments(name: str) -> list[str]:
+    """Return what the recorded server was started with."""
+    index = find("wire", "INDEX.json")
+    assert index is not None
+    arguments: list[str] = json.loads(index.read_text())[f"{name}.jsonl"]["server_args"]
+    return arguments
+
+
+def report_nine_tasks(server: ServerProcess, seed: str) -> None:
     """Make the content that the recorded read-only server had."""
 
     def digest(kind: str, number: int) -> str:
-        return hashlib.sha256(f"s8:{kind}:{number}".encode()).hexdigest()
+        return hashlib.sha256(f"{seed}:{kind}:{number}".encode()).hexdigest()
 
-    with Peer(server.address) as peer:
+    with dial(server.address) as peer:
         for number in range(9):
             report = {
                 "method": "TestMethod",

@@ -15,7 +15,7 @@ from tests.conftest import StartServer
 from tests.replay import differences
 from tests.replay.conftest import Tally
 from tests.replay.differences import Changed, Difference, OldestRow
-from tests.replay.peer import Peer
+from tests.replay.peer import dial
 from tests.replay.player import Player
 from tests.replay.recording import find
 from tests.replay.sections import Section, read_sections
@@ -92,7 +92,7 @@ def test_section(
         (known_ids,) = pristine.execute(f"SELECT max(id) FROM {outhashes}").fetchone()
         name = f"{database}: {section.name}"
         expected = [told_by(pristine, each) for each in differences.of(name)]
-    server = start_server(database=path)
+    server = start_server(*section.server_arguments, database=path)
     player = Player(
         server.address,
         expected,
@@ -252,7 +252,7 @@ def test_file_of_2020_keeps_every_row_and_id(
         ):
             mappings.setdefault((method, taskhash), unihash)
     server = start_server(database=path)
-    with Peer(server.address) as peer:
+    with dial(server.address) as peer:
         assert peer.ask(b'{"get-stream": null}') == '"ok"'
         peer.send("".join(f"{method} {taskhash}\n" for method, taskhash in mappings).encode())
         assert [peer.reply() for _ in mappings] == list(mappings.values())
