@@ -13,7 +13,9 @@ from bench import machine, table
 from bench.campaign import CACHE_BYTES, Campaign, Plan
 
 _RESULTS: Final = Path(__file__).parent / "results"
-_QUICK: Final = Plan(mappings=10_000, rounds=1, scale=0.05, connections=500, look_ups=50_000)
+_QUICK: Final = Plan(
+    mappings=10_000, rounds=1, scale=0.05, connections=500, look_ups=50_000, crowd=20
+)
 
 
 def main() -> int:

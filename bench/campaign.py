@@ -8,12 +8,13 @@ from typing import Final
 
 from tqdm import tqdm
 
-from bench import idle, loading, workloads
+from bench import idle, loading, transports, workloads
 from bench.fairness import Fairness, Greed
 from bench.generators import Generators
 from bench.idle import Idle
 from bench.rounds import Rates, Rounds
 from bench.servers import Hashserv, Redis, Server
+from bench.transports import Carried, Transports
 from bench.workloads import Workload
 
 CACHE_BYTES: Final = 2 << 30
@@ -32,6 +33,7 @@ class Plan:
         scale: What part of a usual run's requests to make.
         connections: How many idle ones to open.
         look_ups: How many a greedy client makes.
+        crowd: How many clients at once each transport is measured with.
         redis: The redis-server program; `None` measures ours alone.
     """
 
@@ -40,6 +42,7 @@ class Plan:
     scale: float = 1.0
     connections: int = 5_000
     look_ups: int = 1_000_000
+    crowd: int = transports.CLIENTS
     redis: str | None = None
 
 
@@ -51,6 +54,7 @@ class Findings:
     idle: Idle | None = None
     idle_redis: Idle | None = None
     greeds: list[Greed] = field(default_factory=list)
+    carried: list[Carried] = field(default_factory=list)
     wrong_when_warming: int = 0
 
     @property
@@ -61,6 +65,7 @@ class Findings:
             + sum(row.wrong for row in self.rates)
             + sum(row.wrong for row in (self.idle, self.idle_redis) if row is not None)
             + sum(row.wrong for row in self.greeds)
+            + sum(row.wrong for row in self.carried)
         )
 
 
@@ -85,7 +90,8 @@ class Campaign:
     def run(self) -> Findings:
         """Load, measure, and return the findings; show progress on a terminal."""
         n_measured = len(self._cached + self._durable + self._uncached)
-        steps = 6 + self._plan.rounds * n_measured  # loading, warming, idle, three for fairness
+        # And loading, warming, idle, three for fairness.
+        steps = 6 + self._plan.rounds * (n_measured + 1)
         with (
             tqdm(total=steps, disable=None, leave=False) as self._bar,
             ExitStack() as stack,
@@ -108,6 +114,7 @@ class Campaign:
                 self._measure(self._uncached, ours, None)
             with self._hashserv(cache_bytes=0) as ours:
                 self._measure_fairness(ours)
+            self._measure_transports()
         return self._findings
 
     def _start_redis(self, stack: ExitStack) -> tuple[Redis | None, Redis | None]:
@@ -143,6 +150,18 @@ class Campaign:
         self._bar.set_description("fairness")
         for greed in fairness.measure():
             self._findings.greeds.append(greed)
+            self._bar.update()
+
+    def _measure_transports(self) -> None:
+        self._bar.set_description("transports")
+        measuring = Transports(
+            self._database,
+            self._generators,
+            clients=self._plan.crowd,
+            look_ups=transports.LOOK_UPS,
+        )
+        for carried in measuring.measure(self._plan.rounds):
+            self._findings.carried = carried
             self._bar.update()
 
     def _step(self, description: str) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -94,6 +95,8 @@ class Hashserv(Server):
         database: Its SQLite file, created if missing.
         cache_bytes: Its memory for answers.
         generators: The generators.
+        binds: Where it listens; `under`, `connect` and `ping` use the first, which is a TCP port.
+        more: More arguments.
 
     Raises:
         RuntimeError: It does not start; its log tells why.
@@ -103,12 +106,21 @@ class Hashserv(Server):
     ping_request = b'{"ping": {}}\n'
     ping_reply = b"true"
 
-    def __init__(self, database: Path, *, cache_bytes: int, generators: Generators) -> None:
+    def __init__(
+        self,
+        database: Path,
+        *,
+        cache_bytes: int,
+        generators: Generators,
+        binds: Sequence[str] = (f"{_HOST}:0",),
+        more: Sequence[str] = (),
+    ) -> None:
         log = database.with_suffix(".log")
         command = [
             *(sys.executable, "-m", "hashserv.cli.main", "serve"),
-            *("--bind", f"{_HOST}:0", "--database", str(database)),
-            *("--cache-bytes", str(cache_bytes)),
+            *("--database", str(database), "--cache-bytes", str(cache_bytes)),
+            *(argument for bind in binds for argument in ("--bind", bind)),
+            *more,
         ]
         super().__init__(command, log=log, program=generators.loadgen)
         assert self._process.stdout is not None
@@ -117,7 +129,11 @@ class Hashserv(Server):
         if not line.startswith("Serving on "):
             self.stop()
             raise RuntimeError(f"the server did not start: {log.read_text()}")
-        self.port = int(line.split()[2].rpartition(":")[2])
+        self.addresses = [line.split()[2]]
+        for _ in binds[1:]:
+            line = self._process.stdout.readline().decode()
+            self.addresses.append(line.removeprefix("Also on ").strip())
+        self.port = int(self.addresses[0].rpartition(":")[2])
 
 
 class Redis(Server):

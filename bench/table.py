@@ -9,6 +9,7 @@ from bench.campaign import Findings
 from bench.fairness import Greed
 from bench.idle import Idle
 from bench.rounds import Rates
+from bench.transports import Carried
 
 _KIB = 1024
 _MIB = 1024 * 1024
@@ -16,6 +17,7 @@ _MS = 1e3
 
 _RATES = ("requests", "ours/s", "Redis/s", "ratio", "min-max", "goal", "")
 _IDLE = ("memory", "ours", "Redis", "goal", "")
+_CARRIED = ("look-ups of Python clients", "ours/s", "of TCP", "min-max")
 _GREEDS = ("fairness", "p50 ms", "p99 ms", "max ms", "growth MiB", "goal", "")
 
 
@@ -29,6 +31,10 @@ def of(findings: Findings) -> str:
         row = [name, *cells, idle_goal, _verdict(met=findings.idle.met)]
         tables.append(aligned(_IDLE, [row]))
     tables.append(aligned(_GREEDS, [_greed(row) for row in findings.greeds]))
+    if findings.carried:
+        tables.append(
+            aligned(_CARRIED, [_carried(row, findings.carried[0]) for row in findings.carried])
+        )
     return "\n\n".join(tables)
 
 
@@ -64,6 +70,9 @@ def as_json(findings: Findings) -> dict[str, Any]:
                 "wrong": row.wrong,
             }
             for row in findings.greeds
+        ],
+        "transports": [
+            {"name": row.name, "ours": row.rates, "wrong": row.wrong} for row in findings.carried
         ],
         "wrong": findings.wrong,
     }
@@ -104,6 +113,16 @@ def _greed(row: Greed) -> list[str]:
         f"{row.growth / _MIB:.1f}",
         goal,
         _verdict(met=row.met),
+    ]
+
+
+def _carried(row: Carried, tcp: Carried) -> list[str]:
+    ratios = [rate / of_tcp for rate, of_tcp in zip(row.rates, tcp.rates, strict=True)]
+    return [
+        f"over {row.name}",
+        f"{median(row.rates):,.0f}",
+        f"{median(ratios):.2f}",
+        f"{min(ratios):.2f}-{max(ratios):.2f}",
     ]
 
 

@@ -42,6 +42,10 @@ def test_quick_run_measures_every_row(tmp_path: Path) -> None:
     assert all(name in done.stdout for name in names)
     assert found["idle"].keys() == {"ours"}
     assert len(found["fairness"]) == 3
+    assert [row["name"] for row in found["transports"]] == [
+        *("TCP", "TLS", "WebSocket", "WebSocket, TLS")
+    ]
+    assert all(row["ours"][0] > 0 for row in found["transports"])
     assert found["wrong"] == 0
     assert list((tmp_path / "scratch").iterdir()) == []
 
