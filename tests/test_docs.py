@@ -1,26 +1,43 @@
 """The documentation: complete and right where that can be checked."""
 
 import argparse
+import asyncio
 import importlib
 import inspect
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 import msgspec
 import pytest
 
+import hashserv
 from hashserv.cli import bitbake_hashclient, serving
 from hashserv.client import Client
+from hashserv.model import ALL_PERMISSIONS
+from hashserv.server import audit
+from hashserv.server.account_handlers import ACCOUNT_HANDLERS
+from hashserv.server.peer import Peer
+from hashserv.server.process import HashServer
 from hashserv.server.settings import Limits, Settings
+from hashserv.transport import tls
 from hashserv.wire.commands import COMMANDS, Command
 
 PROJECT = Path(__file__).resolve().parents[1]
 REFERENCE = PROJECT / "docs" / "reference"
+HOW_TO = PROJECT / "docs" / "how-to"
 PAGES = sorted(
     [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *(PROJECT / "bench").glob("*.md")]
 )
+
+OPERATING = [page for page in PAGES if page.stem == "security" or page.match("how-to/*.md")]
+"""Pages that tell how to use our commands; of them, the one about measuring has others."""
+OPERATING.remove(HOW_TO / "measure.md")
+
+OTHER_FLAGS = {"--version", "--help"}
+"""Flags of our commands that need no page."""
 
 Row = dict[str, str]
 
@@ -41,6 +58,10 @@ def table(page: str, *columns: str) -> list[Row]:
     return found
 
 
+def how_to(*columns: str) -> list[Row]:
+    return table("../how-to/run-with-users.md", *columns)
+
+
 def code(text: str) -> tuple[str, ...]:
     """Return what stands between backquotes."""
     return tuple(re.findall(r"`([^`]*)`", text))
@@ -52,11 +73,12 @@ def flags(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
             yield action
 
 
-def default_of(action: argparse.Action) -> str:
+def default_of(action: argparse.Action, otherwise: object = None) -> str:
     """Return a flag's default as the pages print it."""
     if action.default is False:
         return "off"
-    return f"`{action.default}`" if action.default not in (None, "", []) else ""
+    default = otherwise if action.default in (None, "", []) else action.default
+    return "" if default is None else f"`{default}`"
 
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
@@ -67,7 +89,9 @@ def subcommands() -> dict[str, argparse.ArgumentParser]:
 
 def spelt(value: object) -> str:
     """Return a setting's default as the pages print it."""
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    if value in (None, ()):
+        return "none"
+    return f"`{','.join(value) if isinstance(value, tuple) else value}`"
 
 
 def test_flags_of_the_server() -> None:
@@ -76,7 +100,7 @@ def test_flags_of_the_server() -> None:
     expected = {
         tuple(action.option_strings): (
             tuple(re.findall(r"HASHSERVER_\w+", action.help or "")),
-            default_of(action),
+            default_of(action, parser.get_default(f"default_{action.dest}")),
         )
         for action in flags(parser)
     }
@@ -121,8 +145,19 @@ def test_settings() -> None:
     serving.add_arguments(parser, {})
     known = {option for action in flags(parser) for option in action.option_strings}
     rows = table("settings.md", "setting", "flag", "default")
-    assert {code(row["setting"])[0]: code(row["default"])[0] for row in rows} == expected
-    assert {code(row["flag"])[0] for row in rows} <= known
+    assert {code(row["setting"])[0]: row["default"] for row in rows} == expected
+    told = {code(row["flag"])[0] for row in rows}
+    assert told <= known
+    assert {flag for flag in known - told if flag.startswith("--")} == {
+        *("--log", "--audit-log"),  # of the commands, not of a server
+        "--admin-password-file",  # another way to say --admin-password
+    }
+
+
+def test_variables_of_clients() -> None:
+    expected = [tls.CA_VARIABLE, tls.CERTIFICATE_VARIABLE, tls.KEY_VARIABLE]
+    told = [code(row["variable"])[0] for row in table("settings.md", "variable", "what it is for")]
+    assert told == expected
 
 
 @pytest.mark.parametrize(
@@ -137,8 +172,8 @@ def test_constant(row: Row) -> None:
 def argument_of(field: msgspec.structs.FieldInfo) -> str:
     """Return an argument as the protocol's page prints it."""
     if field.required:
-        return field.name
-    return f"{field.name}={msgspec.json.encode(field.default).decode()}"
+        return field.encode_name
+    return f"{field.encode_name}={msgspec.json.encode(field.default).decode()}"
 
 
 def test_requests_of_the_protocol() -> None:
@@ -160,20 +195,102 @@ def test_requests_of_the_protocol() -> None:
     assert told == {name: row_of(command) for name, command in COMMANDS.items()}
 
 
-def signature(name: str) -> str:
-    parameters = inspect.signature(getattr(Client, name)).parameters.values()
-    shown = [
-        each.name if each.default is each.empty else f"{each.name}={each.default!r}"
-        for each in parameters
-        if each.name != "self"
+def signature(function: Callable[..., object]) -> str:
+    """Return how a function or method is called, without `self` and types."""
+    shown: list[str] = []
+    for each in inspect.signature(function).parameters.values():
+        if each.kind is each.KEYWORD_ONLY and "*" not in shown:
+            shown.append("*")
+        if each.name != "self":
+            default = "" if each.default is each.empty else f"={each.default!r}"
+            shown.append(f"{each.name}{default}")
+    return f"{function.__name__}({', '.join(shown)})"
+
+
+def methods(kind: type) -> list[str]:
+    return [
+        signature(method)
+        for name, method in inspect.getmembers(kind, callable)
+        if not name.startswith("_")
     ]
-    return f"{name}({', '.join(shown)})"
 
 
 def test_methods_of_the_client() -> None:
-    methods = [name for name, _ in inspect.getmembers(Client, callable) if name[0] != "_"]
     told = [code(row["method"])[0] for row in table("python.md", "method", "what it does")]
-    assert sorted(told) == sorted(map(signature, methods))
+    assert sorted(told) == sorted(methods(Client))
+
+
+def test_functions() -> None:
+    page = (REFERENCE / "python.md").read_text()
+    assert not [
+        name
+        for name in hashserv.__all__
+        if f"`{name}`" not in page and f"hashserv.{name}" not in page
+    ]
+    for function in (hashserv.create_client, hashserv.create_async_client):
+        assert f"hashserv.{signature(function)}" in page
+
+
+def test_arguments_of_create_server() -> None:
+    expected = {
+        name: "" if each.default is each.empty else f"`{each.default!r}`"
+        for name, each in inspect.signature(hashserv.create_server).parameters.items()
+    }
+    rows = table("python.md", "argument", "default", "what it is for")
+    assert {code(row["argument"])[0]: row["default"] for row in rows} == expected
+
+
+def test_attributes_of_a_server(tmp_path: Path) -> None:
+    server = hashserv.create_server("127.0.0.1:0", str(tmp_path / "hashserv.db"))
+    attributes = [name for name in vars(server) if not name.startswith("_")]
+    told = [code(row["attribute"])[0] for row in table("python.md", "attribute", "what it is")]
+    assert sorted(told) == sorted([*attributes, *methods(HashServer)])
+
+
+def test_permissions() -> None:
+    told = [code(row["permission"])[0] for row in how_to("permission", "allows")]
+    assert sorted(told) == sorted(ALL_PERMISSIONS)
+
+
+def test_audit_log(caplog: pytest.LogCaptureFixture) -> None:
+    rows = {code(row["key"])[0]: code(row["value"]) for row in how_to("key", "value")}
+    (example,) = re.findall(r"```json\n(.*)\n```", (HOW_TO / "run-with-users.md").read_text())
+    assert list(json.loads(example)) == list(rows)
+    peer = Peer(asyncio.Transport({"peername": ("192.0.2.7", 52586)}))
+    arguments = {"username": "anna", "token": "", "permissions": []}
+    recorded = []
+    with caplog.at_level("INFO", "hashserv.audit"):
+        for command in ACCOUNT_HANDLERS:
+            caplog.clear()
+            audit.record(peer, msgspec.convert(arguments, command), audit.ALLOWED)
+            recorded += [json.loads(record.message) for record in caplog.records]
+    assert all(list(line) == list(rows) for line in recorded)
+    assert {line["what"] for line in recorded} == set(rows["what"])
+
+
+@pytest.mark.parametrize("page", OPERATING, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_variables_and_flags_that_are_named(page: Path) -> None:
+    parser = argparse.ArgumentParser()
+    serving.add_arguments(parser, {})
+    known = {option for action in flags(parser) for option in action.option_strings}
+    variables = set(re.findall(r"HASHSERVER_\w+", parser.format_help()))
+    for each in (bitbake_hashclient._parser(), *subcommands().values()):
+        known |= {option for action in flags(each) for option in action.option_strings}
+    text = page.read_text()
+    assert set(re.findall(r"HASHSERVER_\w+", text)) <= variables
+    named = {
+        word
+        for span in code(re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        for word in re.findall(r"^--[a-z][a-z-]*", span)
+    }
+    assert named <= known | OTHER_FLAGS
+
+
+def test_pages_are_linked_from_the_readme() -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", (PROJECT / "README.md").read_text())
+    pages = [str(page.relative_to(PROJECT)) for page in (PROJECT / "docs").rglob("*.md")]
+    missing = [page for page in pages if page not in links and "/decisions/" not in page]
+    assert not missing
 
 
 def anchors(page: Path) -> set[str]:
