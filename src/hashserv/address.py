@@ -4,9 +4,12 @@
 """
 
 import re
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple
 
 from hashserv.errors import AddressError
+
+Network = IPv4Network | IPv6Network
 
 UNIX_PREFIX: Final = "unix://"
 TLS_PREFIX: Final = "tls://"
@@ -129,6 +132,10 @@ def _parse_place(text: str) -> tuple[str, int | None] | None:
         return None
     port = None if match["port"] is None else int(match["port"])
     if port is not None and port > _LAST_PORT:
+        return None
+    try:
+        (match["host"] or "").encode("idna")
+    except UnicodeError:  # a label that is empty, or too long
         return None
     return match["ipv6"] or match["host"], port
 

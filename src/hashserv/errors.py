@@ -23,7 +23,7 @@ BitBake's own code catches those. A client whose retries are used up raises the 
 ``ConnectionError``, as BitBake expects (PROTOCOL.md §10).
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
 
@@ -76,6 +76,7 @@ __all__ = [
     "ServerError",
     "SettingsError",
     "StoreError",
+    "loggable",
 ]
 
 
@@ -117,3 +118,11 @@ class DatabaseFull(StoreError):  # noqa: N818
 
 class DatabaseLocked(StoreError):  # noqa: N818
     """Another process holds the database."""
+
+
+_LOGGED_CHARACTERS: Final = 300
+
+
+def loggable(error: object) -> str:
+    """Return an error as it can go into a log: short, and in one line whatever a peer sent."""
+    return ascii(str(error)[:_LOGGED_CHARACTERS])[1:-1]

@@ -80,6 +80,8 @@ class Report(NamedTuple):
     PR: str | None = None
     task: str | None = None
     outhash_siginfo: str | None = None
+    known_as: str | None = None
+    """The unihash that an upstream has for this outhash, which comes before the one proposed."""
 
     @property
     def key(self) -> MappingKey:

@@ -47,6 +47,20 @@ def test_environment_gives_defaults_and_flags_win() -> None:
     assert not serving.settings_of(parsed(HASHSERVER_READ_ONLY="0")).read_only
 
 
+def test_empty_variables_are_as_if_unset() -> None:
+    names = ("ADMIN_USER", "ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "TLS_CERT", "AUDIT_LOG", "DB")
+    parser = argparse.ArgumentParser()
+    serving.add_arguments(parser, {f"HASHSERVER_{name}": "" for name in names})
+    assert serving.settings_of(parser.parse_args([])) == Settings()
+
+
+def test_a_database_login_is_taken_and_a_file_needs_none() -> None:
+    environment = {"HASHSERVER_DB_USERNAME": "anna", "HASHSERVER_DB_PASSWORD": "x"}
+    assert serving.settings_of(parsed(**environment)) == Settings()
+    flags = ["--db-username", "anna", "--db-password-file", "/no/file"]
+    assert serving.settings_of(parsed(*flags)) == Settings()
+
+
 def test_every_limit_has_a_flag() -> None:
     arguments = ["--max-line", "2048", "--max-message", "4096", "--handshake-timeout", "1.5"]
     arguments += [
@@ -95,7 +109,10 @@ def test_every_limit_has_a_flag() -> None:
         (["--log-bytes", "1000"], "write-ahead log"),
         (["--failed-logins", "0"], "failed logins"),
         (["--new-tokens", "0"], "new tokens"),
+        (["--failed-logins", "99999999999999999999"], "failed logins"),
         (["--bind", "nonsense"], "is no address"),
+        (["--bind", ":1", "--bind", "ws://:1"], "listened on already"),
+        (["--bind", "unix://s", "--bind", "unix://s"], "listened on already"),
         (["--bind", "wss://:8686"], "needs a certificate: --tls-cert"),
         (["--bind", ":1", "--bind", "tls://:8686"], "tls://:8686 needs a certificate"),
         (["--tls-cert", "x"], "only for addresses that begin with wss:// or tls://"),
@@ -143,7 +160,8 @@ def test_wrong_usage_exits_with_two(tmp_path: Path, command: list[str]) -> None:
             text=True,
         )
         assert ended.returncode == 2
-        assert "usage:" in ended.stderr
+        assert "error: " in ended.stderr
+        assert "Traceback" not in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 

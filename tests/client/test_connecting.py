@@ -16,7 +16,6 @@ import pytest
 
 import hashserv
 import hashserv.client
-from hashserv.errors import AddressError
 from tests.client.conftest import Connect
 from tests.client.hashes import METHOD, hashed
 from tests.conftest import StartServer
@@ -140,13 +139,6 @@ def test_a_client_without_an_address() -> None:
         assert (client.username, client.password) == ("alice", "secret")
         with pytest.raises(hashserv.ClientError):
             client.ping()
-
-
-def test_websockets_are_refused_in_words(connect: Connect) -> None:
-    with pytest.raises(AddressError, match=r"ws://example\.org:8687 is not supported"):
-        hashserv.create_client("ws://example.org:8687")
-    with pytest.raises(AddressError, match="is no address"):
-        connect("nonsense")
 
 
 def test_connecting_to_another_server(client: Any, start_server: StartServer) -> None:

@@ -43,12 +43,12 @@ class Row:
     @property
     def columns(self) -> dict[str, str | None]:
         columns = self.report._asdict()
-        del columns["unihash"]
+        del columns["unihash"], columns["known_as"]
         return columns
 
     def outhash(self) -> Outhash:
         report = self.report
-        return Outhash(0, report.method, report.taskhash, report.outhash, None, *report[4:])
+        return Outhash(0, report.method, report.taskhash, report.outhash, None, *report[4:10])
 
 
 @dataclass
@@ -110,7 +110,8 @@ class Model:
             for row in self._class(report.method, report.outhash)
             if row.key != report.key and row.key in self.mappings
         ]
-        unihash = self.mappings[others[0].key].unihash if others else report.unihash
+        proposed = report.known_as or report.unihash
+        unihash = self.mappings[others[0].key].unihash if others else proposed
         return self._insert(report.key, unihash)
 
     def add_mappings(self, mappings: Sequence[Mapping]) -> list[str]:

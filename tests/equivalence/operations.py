@@ -25,7 +25,13 @@ _UNIHASH = st.sampled_from(UNIHASHES)
 _MARK = st.sampled_from(MARKS)
 _OPTIONAL = st.sampled_from([None, "", "p"])
 
-REPORTS = st.builds(Report, _METHOD, _TASKHASH, _OUTHASH, _UNIHASH, PN=_OPTIONAL, owner=_OPTIONAL)
+REPORTS = st.builds(
+    Report,
+    *(_METHOD, _TASKHASH, _OUTHASH, _UNIHASH),
+    PN=_OPTIONAL,
+    owner=_OPTIONAL,
+    known_as=st.none() | _UNIHASH,
+)
 MAPPINGS = st.builds(Mapping, _METHOD, _TASKHASH, _UNIHASH)
 
 _VALUES: dict[str, st.SearchStrategy[str | None]] = {

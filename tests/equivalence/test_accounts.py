@@ -190,6 +190,49 @@ def test_changes_count_at_once_for_connections_that_last(tmp_path: Path) -> None
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("change", ["permissions", "delete", "token"])
+def test_a_login_under_way_undoes_no_change(change: str, tmp_path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        accounts = Accounts(store.users)
+        await accounts.ensure_administrator("root", "secret")
+        logging_in = asyncio.ensure_future(accounts.log_in("root", "secret", peer="p"))
+        await asyncio.sleep(0)  # it has begun, and waits for its hash
+        match change:
+            case "permissions":
+                await accounts.set_permissions("root", ["@read"])
+                account, _ = await logging_in
+                assert account.permissions == {"@read"}
+            case "delete":
+                await accounts.delete("root")
+                assert "Unable" in await refused(logging_in)
+            case _:
+                await store.users.set_token("root", tokens.stored_form("other"))
+                assert "Unable" in await refused(logging_in)
+        await accounts.close()
+
+    run(tmp_path, scenario)
+
+
+def test_whether_a_name_exists_does_not_show_while_others_wait(tmp_path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        accounts = Accounts(store.users, failed_logins=1000)
+        await accounts.ensure_administrator("root", "secret")
+        await accounts.create("ci", [])
+        waiting = [
+            asyncio.ensure_future(refused(accounts.log_in("root", "wrong", peer="p")))
+            for _ in range(64)
+        ]
+        await asyncio.sleep(0)
+        probes = [
+            refused(accounts.log_in(name, "x", peer="q")) for name in ("ci", "nobody", "root")
+        ]
+        assert len(set(await asyncio.gather(*probes))) == 1
+        await asyncio.gather(*waiting)
+        await accounts.close()
+
+    run(tmp_path, scenario)
+
+
 def test_a_refreshed_token_replaces_the_old(tmp_path: Path) -> None:
     async def scenario(store: SqliteStore) -> None:
         accounts = Accounts(store.users)

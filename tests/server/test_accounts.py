@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from hashserv.server.handlers import MOST_REFUSALS
+from tests.certificates import Certificates
 from tests.conftest import StartServer
 from tests.logins import ADMIN, EVERYTHING, PASSWORD, start_guarded
-from tests.peers import METHOD, Peer, digest
+from tests.peers import HELLO, METHOD, Peer, dial, digest
 from tests.servers import ServerProcess, wait_for
 
 FAILED = {"invoke-error": {"message": "Unable to authenticate as anna"}}
@@ -53,8 +55,27 @@ def test_a_connection_in_use_loses_what_its_user_may_not_do_any_more(
         assert "not allowed" in anna.ask("get", task)["invoke-error"]["message"]
     with log_in(guarded) as admin, log_in(guarded, "anna", token) as anna:
         assert admin.ask("delete-user", {"username": "anna"}) == {"username": "anna"}
-        assert anna.ask("get-user", {}) is None
-        assert "No user named" in anna.ask("refresh-token", {})["invoke-error"]["message"]
+        assert "not allowed" in anna.ask("get-user", {})["invoke-error"]["message"]
+
+
+@pytest.mark.parametrize("command", ["get-user", "refresh-token", "delete-user"])
+def test_a_new_user_is_not_the_deleted_one_of_the_same_name(
+    guarded: ServerProcess, command: str
+) -> None:
+    token = new_user(guarded, "anna", "@read")
+    with log_in(guarded) as admin, log_in(guarded, "anna", token) as anna:
+        admin.ask("delete-user", {"username": "anna"})
+        assert "token" in admin.ask("new-user", {"username": "anna", "permissions": ["@all"]})
+        assert "not allowed" in anna.ask(command, {})["invoke-error"]["message"]
+
+
+def test_who_became_another_stays_that_only_with_the_right_to(guarded: ServerProcess) -> None:
+    token = new_user(guarded, "desk", "@user-admin")
+    with log_in(guarded) as admin, log_in(guarded, "desk", token) as desk:
+        assert desk.ask("become-user", {"username": ADMIN})["permissions"] == EVERYTHING
+        assert desk.ask("get-db-usage")["usage"]
+        admin.ask("set-user-perms", {"username": "desk", "permissions": ["@read"]})
+        assert "desk is not allowed" in desk.ask("get-db-usage")["invoke-error"]["message"]
 
 
 def test_a_token_is_of_no_use_once_it_is_refreshed(guarded: ServerProcess) -> None:
@@ -152,6 +173,51 @@ def test_a_change_whose_peer_is_gone_is_made_and_written_down(guarded: ServerPro
     assert audited(guarded)[-1]["outcome"] == "ok"
     with log_in(guarded) as admin:
         assert admin.ask("get-user", {"username": "anna"}) is not None
+
+
+@pytest.mark.parametrize("bind", ["unix", "tls"])
+def test_a_failure_whose_peer_is_gone_is_written_down_once(
+    bind: str, start_server: StartServer, certificates: Certificates
+) -> None:
+    flags, tls = [], None
+    if bind == "tls":
+        flags, tls = ["--tls-cert", certificates.server()], certificates.context()
+    server = start_server(*flags, bind="tls://localhost:0" if tls else None)
+    request = {"auth": {"username": "anna\n2026 WARNING forged", "token": "x"}}
+    data = b"OEHASHEQUIV 1.1\n\n" + json.dumps(request).encode() + b"\n"
+    connection = dial(server.address.removeprefix("tls://"))
+    if tls is not None:
+        connection = tls.wrap_socket(connection, server_hostname="localhost")
+    with connection:
+        connection.sendall(data)
+    wait_for(lambda: audited(server))
+    assert server.stop() == 0
+    (line,) = audited(server)
+    assert line["outcome"].startswith("Unable to authenticate")
+    assert line["peer"].startswith("127.0.0.1:" if tls else "unix client of uid")
+    others = [text for text in server.log_text().splitlines() if not text.startswith("{")]
+    assert not [text for text in others if text.startswith("2026 WARNING") or "Task" in text]
+
+
+def test_refusals_of_a_peer_are_written_down_up_to_a_number(server: ServerProcess) -> None:
+    for _ in range(MOST_REFUSALS + 10):
+        ask_as_nobody(server)
+    assert len(audited(server)) == MOST_REFUSALS
+    huge = {"username": "\N{GRINNING FACE}" * 1000, "permissions": ["\N{GRINNING FACE}" * 99] * 99}
+    with Peer(server.address) as peer:
+        assert "not allowed" in peer.ask("new-user", huge)["invoke-error"]["message"]
+    assert max(map(len, server.log_text().splitlines())) < 4096
+
+
+def test_a_login_at_the_wrong_time_shows_no_token(server: ServerProcess) -> None:
+    login = b'{"auth": {"username": "anna", "token": "hunter2"}}\n'
+    for before in (b"", HELLO + b'{"get-stream": null}\n', HELLO + b'{"gc-mark-stream": null}\n'):
+        with Peer(server.address, hello=before) as peer:
+            peer.send(login)
+            while peer.line() is not None:
+                pass
+    wait_for(lambda: server.log_text().count("closed: ") + server.log_text().count("refused: ") > 2)
+    assert "hunter2" not in server.log_text()
 
 
 def test_the_audit_has_a_file_that_may_be_rotated(

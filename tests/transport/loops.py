@@ -22,12 +22,13 @@ SECONDS = 30.0
 class Echo(asyncio.Protocol):
     """Sends every line back, as a session would: it closes its transport itself.
 
-    `heard` is what came, `calls` what else happened.
+    `heard` is what came, `calls` what happened, `error` what the connection was lost by.
     """
 
     def __init__(self, *, answers: bool = True) -> None:
         self.heard = b""
         self.calls: list[str] = []
+        self.error: Exception | None = None
         self.answers = answers
         self.lost = threading.Event()
 
@@ -46,8 +47,9 @@ class Echo(asyncio.Protocol):
         self.transport.close()
         return self.transport.get_extra_info("ssl_object") is None
 
-    def connection_lost(self, _exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self.calls.append("lost")
+        self.error = exc
         self.lost.set()
 
 

@@ -96,3 +96,25 @@ def test_a_port_that_is_taken_is_no_such_case(
     refuse_bind(monkeypatch, {family: errno.EADDRINUSE})
     with pytest.raises(AddressError, match="Can't listen on localhost:4000: "):
         listen(parse_address("localhost:4000"), backlog=5)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "tls://127.0.0.1:0", "ws://127.0.0.1:0/a?b"])
+def test_the_address_is_of_the_same_kind_with_the_real_port(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    refuse_bind(monkeypatch, {socket.AF_INET6: errno.EADDRNOTAVAIL})
+    listener = listen(parse_address(text), backlog=5, reuseport=True)
+    port = listener.sockets[0].getsockname()[1]
+    assert str(listener.address) == text.replace(":0", f":{port}")
+    again = listen(listener.address, backlog=5, reuseport=True)
+    assert again.address == listener.address
+    again.close()
+    listener.close()
+
+
+def test_an_empty_host_is_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_bind(monkeypatch, {socket.AF_INET6: errno.EADDRNOTAVAIL})
+    listener = listen(parse_address("wss://:0"), backlog=5)
+    port = listener.sockets[0].getsockname()[1]
+    assert str(listener.address) == f"wss://0.0.0.0:{port}"
+    listener.close()

@@ -163,19 +163,13 @@ def test_certificates_out_of_their_time(
         open_stream(TlsAddress("localhost", serving.port), certificates.context())
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_client_certificates(
-    open_stream: Open,
-    loop: str,
-    certificates: Certificates,
-    others: Certificates,
-    version: ssl.TLSVersion,
+    open_stream: Open, loop: str, certificates: Certificates, others: Certificates
 ) -> None:
     tls = ServerTls(certificates.server(), None, others.authority)
 
     def talk(client: str | None) -> list[bytes]:
         context = certificates.context(client)
-        context.minimum_version = context.maximum_version = version
         stream = open_stream(TlsAddress("localhost", serving.port), context)
         try:
             stream.send(b"a\n")
@@ -216,10 +210,11 @@ def test_a_server_that_closes_during_the_handshake(open_stream: Open) -> None:
 
         closing = threading.Thread(target=close_one)
         closing.start()
-        with pytest.raises(TlsError, match="closed the connection during the handshake of TLS"):
+        with pytest.raises(ConnectionError, match="closed the connection during the handsh") as e:
             open_stream(
                 TlsAddress("127.0.0.1", listening.getsockname()[1]), ssl.create_default_context()
             )
+        assert not isinstance(e.value, TlsError), "clients try that again"
         closing.join()
 
 
@@ -316,22 +311,17 @@ def test_a_reload_that_fails_changes_nothing(tmp_path: Path, certificates: Certi
         handshake(serving.port, certificates.context()).close()
 
 
-def test_a_session_is_not_resumed_past_the_authority_that_allowed_it(
-    tmp_path: Path, certificates: Certificates, others: Certificates
+def test_client_certificates_need_a_tls_that_resumes_nothing_without_them(
+    certificates: Certificates, others: Certificates
 ) -> None:
-    authority = tmp_path / "client-ca"
-    shutil.copy(certificates.authority, authority)
-    tls = ServerTls(certificates.server(), None, str(authority))
-    context = certificates.context(certificates.client())
+    tls = ServerTls(certificates.server(), None, others.authority)
+    context = certificates.context(others.client())
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with Serving(Echo, tls=tls.context) as serving:
-        client = handshake(serving.port, context)
-        session = client.session
-        client.unwrap().close()
-        shutil.copy(others.authority, authority)
-        serving.call(tls.reload)
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            handshake(serving.port, context, session)
+    with (
+        Serving(Echo, tls=tls.context) as serving,
+        pytest.raises(ssl.SSLError, match="protocol version"),
+    ):
+        handshake(serving.port, context)
 
 
 # The client's environment.

@@ -35,8 +35,9 @@ def _say_ready(addresses: list[str]) -> None:
     reachable = list(map(_reachable, addresses))
     also = "".join(f"Also on {address}\n" for address in reachable[1:])
     print(
-        f"Serving on {reachable[0]} (Ctrl-C stops). For conf/local.conf:\n"
+        f"Serving on {reachable[0]} (Ctrl-C stops).\n"
         f"{also}"
+        "For conf/local.conf:\n"
         "\n"
         f'BB_HASHSERVE = "{reachable[0]}"\n'
         'BB_SIGNATURE_HANDLER = "OEEquivHash"\n',

@@ -36,9 +36,11 @@ _LIMIT_HELP = {
 
 def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     """Add the arguments of a server; environment variables give other defaults."""
+    # Empty variables are as if unset: files for containers have many of them.
+    environment = {name: value for name, value in environment.items() if value}
 
     def default(name: str, otherwise: str) -> str:
-        return environment.get(_ENVIRONMENT + name) or otherwise
+        return environment.get(_ENVIRONMENT + name, otherwise)
 
     parser.add_argument(
         *("-b", "--bind"),
@@ -77,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         help="what clients without a login may do: any of @read, @report, @db-admin, or @none "
         "(%(default)s; environment: HASHSERVER_ANON_PERMS)",
     )
+    _add_database_login(parser, environment)
     _add_administrator(parser, environment)
     _add_network(parser, environment)
     parser.add_argument(
@@ -108,11 +111,44 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
     for field in fields(Limits):
         limits.add_argument(
             f"--{field.name.replace('_', '-')}",
-            metavar="SECONDS" if field.type is float else "N",
+            metavar="SECONDS" if field.name.endswith("timeout") else "N",
             type=float if field.type is float else int,
             default=field.default,
             help=f"{_LIMIT_HELP[field.name]} (%(default)s)",
         )
+
+
+def _add_database_login(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    login = parser.add_argument_group(
+        "database login", "for databases that want one; an SQLite file does not"
+    )
+    login.add_argument(
+        "--db-username",
+        metavar="NAME",
+        default=environment.get(_ENVIRONMENT + "DB_USERNAME"),
+        help="the name (environment: HASHSERVER_DB_USERNAME)",
+    )
+    _add_password(login, "db", environment)
+
+
+def _add_password(
+    group: argparse._ArgumentGroup, prefix: str, environment: Mapping[str, str]
+) -> None:
+    """Add a password's flags, of which only the variable and the file are safe."""
+    variable = f"{_ENVIRONMENT}{prefix.upper()}_PASSWORD"
+    group.add_argument(
+        f"--{prefix}-password",
+        metavar="PASSWORD",
+        help="the password; others on this machine see it in the list of processes, so rather "
+        f"use the next, or the environment: {variable}",
+    )
+    group.add_argument(
+        f"--{prefix}-password-file",
+        metavar="FILE",
+        default=environment.get(f"{variable}_FILE"),
+        help=f"file whose first line is the password (environment: {variable}_FILE)",
+    )
+    group.set_defaults(**{f"{prefix}_environment_password": environment.get(variable)})
 
 
 def _add_administrator(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -125,19 +161,7 @@ def _add_administrator(parser: argparse.ArgumentParser, environment: Mapping[str
         default=environment.get(_ENVIRONMENT + "ADMIN_USER"),
         help="the name (environment: HASHSERVER_ADMIN_USER)",
     )
-    administrator.add_argument(
-        "--admin-password",
-        metavar="PASSWORD",
-        help="the password; others on this machine see it in the list of processes, so rather "
-        "use the next, or the environment: HASHSERVER_ADMIN_PASSWORD",
-    )
-    administrator.add_argument(
-        "--admin-password-file",
-        metavar="FILE",
-        default=environment.get(_ENVIRONMENT + "ADMIN_PASSWORD_FILE"),
-        help="file whose first line is the password (environment: HASHSERVER_ADMIN_PASSWORD_FILE)",
-    )
-    parser.set_defaults(environment_password=environment.get(_ENVIRONMENT + "ADMIN_PASSWORD"))
+    _add_password(administrator, "admin", environment)
 
 
 def _add_network(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -181,7 +205,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         read_only=arguments.read_only,
         anon_perms=tuple(filter(None, re.split(r"[,\s]+", arguments.anon_perms))),
         admin_username=arguments.admin_user,
-        admin_password=_admin_password(arguments),
+        admin_password=_password(arguments, "admin"),
         tls_certificate=arguments.tls_cert,
         tls_key=arguments.tls_key,
         tls_client_ca=arguments.tls_client_ca,
@@ -193,18 +217,20 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     )
 
 
-def _admin_password(arguments: argparse.Namespace) -> str | None:
-    """Return the administrator's password: as given, of the file, or of the environment.
+def _password(arguments: argparse.Namespace, prefix: str) -> str | None:
+    """Return a password: as given, of its file, or of the environment.
 
     Raises:
         SettingsError: The file can't be read, or both are given.
     """
-    given: str | None = arguments.admin_password
-    if arguments.admin_password_file is None:
-        return arguments.environment_password if given is None else given
+    given: str | None = getattr(arguments, f"{prefix}_password")
+    file: str | None = getattr(arguments, f"{prefix}_password_file")
+    if file is None:
+        fallback: str | None = getattr(arguments, f"{prefix}_environment_password")
+        return fallback if given is None else given
     if given is not None:
-        raise SettingsError("--admin-password and --admin-password-file exclude each other")
-    return first_line(arguments.admin_password_file)
+        raise SettingsError(f"--{prefix}-password and --{prefix}-password-file exclude each other")
+    return first_line(file)
 
 
 def _set_up_logs(arguments: argparse.Namespace) -> None:
@@ -238,7 +264,7 @@ def run(
     """Run a server until a signal ends it, and return the exit code.
 
     Args:
-        parser: Tells of wrong usage, and exits with 2.
+        parser: Knows the command's name.
         arguments: What `add_arguments` added, parsed.
         ready: Called with the real addresses once clients are served.
     """
@@ -248,7 +274,8 @@ def run(
         _set_up_logs(arguments)
         settings = settings_of(arguments)
     except (AddressError, SettingsError) as error:
-        parser.error(str(error))
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
     try:
         app.run(settings, ready)
     except HashservError as error:

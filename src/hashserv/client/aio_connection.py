@@ -49,7 +49,7 @@ class AsyncConnection:
             AddressError: What the environment says of TLS can't be used.
             OSError: Nobody listens there.
         """
-        connection = cls(await _open_stream(address, limit, context), limit)
+        connection = cls(await open_stream(address, limit, context), limit)
         try:
             await connection._send(connection._wire.greeting({}))
         except BaseException:
@@ -164,9 +164,20 @@ class AsyncConnection:
         return lines
 
 
-async def _open_stream(
+async def open_stream(
     address: Address, limit: float | None, context: ssl.SSLContext | None
 ) -> "AsyncStream | AsyncWebSocket":
+    """Connect to a server, and say nothing yet.
+
+    Args:
+        address: The server's.
+        limit: Seconds that each step may take; `None` for any.
+        context: How to do TLS; `None` for what the environment says.
+
+    Raises:
+        AddressError: What the environment says of TLS can't be used.
+        OSError: Nobody listens there.
+    """
     if not isinstance(address, WebSocketAddress):
         return await AsyncStream.connect(address, limit, context)
     # Late: most connections need no WebSocket, whose library takes long to import.

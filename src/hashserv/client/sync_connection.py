@@ -50,7 +50,7 @@ class Connection:
             AddressError: What the environment says of TLS can't be used.
             OSError: Nobody listens there.
         """
-        connection = cls(_open_stream(address, limit, context), limit)
+        connection = cls(open_stream(address, limit, context), limit)
         try:
             connection._send(connection._wire.greeting({}))
         except BaseException:
@@ -165,9 +165,20 @@ class Connection:
         return lines
 
 
-def _open_stream(
+def open_stream(
     address: Address, limit: float | None, context: ssl.SSLContext | None
 ) -> "SyncStream | SyncWebSocket":
+    """Connect to a server, and say nothing yet.
+
+    Args:
+        address: The server's.
+        limit: Seconds that each step may take; `None` for any.
+        context: How to do TLS; `None` for what the environment says.
+
+    Raises:
+        AddressError: What the environment says of TLS can't be used.
+        OSError: Nobody listens there.
+    """
     if not isinstance(address, WebSocketAddress):
         return SyncStream.connect(address, limit, context)
     # Late: most connections need no WebSocket, whose library takes long to import.

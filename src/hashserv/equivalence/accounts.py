@@ -11,7 +11,7 @@ from hashserv.equivalence import tokens
 from hashserv.equivalence.login_limits import (
     DEFAULT_FAILED_LOGINS,
     DEFAULT_NEW_TOKENS,
-    FailedLogins,
+    Failures,
     TokenTurns,
 )
 from hashserv.errors import InvokeError
@@ -35,11 +35,13 @@ class Account:
     What it may do changes while its connections last: an administrator's change counts at once.
     """
 
-    __slots__ = ("__weakref__", "permissions", "username")
+    __slots__ = ("__weakref__", "deleted", "permissions", "username")
 
     def __init__(self, username: str, permissions: frozenset[str]) -> None:
         self.username = username
         self.permissions = permissions
+        self.deleted = False
+        """Whether the user is gone. Another of the same name is somebody else."""
 
 
 class Accounts:
@@ -63,7 +65,7 @@ class Accounts:
         self._users = users
         self._writable = writable
         self._loop = asyncio.get_running_loop()
-        self._failed = FailedLogins(failed_logins)
+        self._failed = Failures(failed_logins)
         self._turns = TokenTurns(new_tokens)
         self._accounts: WeakValueDictionary[str, Account] = WeakValueDictionary()
         self._passwords = ThreadPoolExecutor(1, "hashserv-passwords")
@@ -89,14 +91,11 @@ class Accounts:
                 time and has the same text; or the peer failed too often.
         """
         start = self._loop.time()
-        self._failed.check(peer)
-        stored = await self._users.find(username)
-        if not await self._verified(stored, token, peer):
+        self._check_failures(peer)
+        stored = await self._verified(username, token, peer)
+        if stored is None:
             await asyncio.sleep(start + FAILURE_SECONDS - self._loop.time())
             raise InvokeError(f"Unable to authenticate as {username}")
-        if stored is None:
-            raise RuntimeError("nobody's token was verified")
-        await self._upgrade(stored, token)
         return self._account(stored), User(stored.username, stored.permissions)
 
     async def become(self, username: str) -> Account:
@@ -110,36 +109,50 @@ class Accounts:
             raise InvokeError(f"User {username} doesn't exist")
         return self._account(stored)
 
-    async def _verified(self, stored: StoredUser | None, token: str, peer: str) -> bool:
-        if stored is not None:
-            held = stored.token
-        else:
-            # A password for a name that nobody has costs what one for an administrator's does.
-            held = "" if tokens.is_random(token) else await self._in_thread(tokens.nobodys)
-        if not tokens.is_slow(held):
-            return self._counted(peer, verified=tokens.verifies(held, token))
+    async def _verified(self, username: str, token: str, peer: str) -> StoredUser | None:
+        """Return the user whose token this is, as it is stored now; count a failure."""
+        if not tokens.is_random(token):
+            # Nothing here depends on the name: whether it exists must not show.
+            return await self._verified_slowly(username, token, peer)
+        stored = await self._users.find(username)
+        if stored is not None and tokens.verifies_fast(stored.token, token):
+            return stored
+        self._failed.add(peer)
+        return None
+
+    def _check_failures(self, peer: str) -> None:
+        wait = self._failed.wait(peer)
+        if wait:
+            raise InvokeError(
+                f"Too many failed logins from your address: try again in {wait:.0f} seconds"
+            )
+
+    async def _verified_slowly(self, username: str, token: str, peer: str) -> StoredUser | None:
         if self._waiting >= _MOST_WAITING:
             raise InvokeError("Too many logins at once: try again in a while")
         self._waiting += 1
         try:
             async with self._password:  # one after the other: each failure counts for the next
-                self._failed.check(peer)
-                verified = await self._in_thread(partial(tokens.verifies, held, token))
-                return self._counted(peer, verified=verified)
+                self._check_failures(peer)
+                stored = await self._users.find(username)
+                held = "" if stored is None else stored.token
+                verified = await self._in_thread(partial(tokens.verifies_slowly, held, token))
+                if stored is None or not verified:
+                    self._failed.add(peer)
+                    return None
+                held = await self._upgrade(stored, token)
         finally:
             self._waiting -= 1
+        current = await self._users.find(username)  # it may have been changed or deleted meanwhile
+        return current if current is not None and current.token == held else None
 
-    def _counted(self, peer: str, *, verified: bool) -> bool:
-        if not verified:
-            self._failed.add(peer)
-        return verified
-
-    async def _upgrade(self, stored: StoredUser, token: str) -> None:
-        """Store a password as passwords are stored today, if that can be."""
+    async def _upgrade(self, stored: StoredUser, token: str) -> str:
+        """Store a password as passwords are stored today, if that can be; return what is stored."""
         if not self._writable or not tokens.needs_upgrade(stored.token, token):
-            return
+            return stored.token
         new = await self._in_thread(partial(tokens.stored_form, token))
-        await self._users.set_token(stored.username, new, instead_of=stored.token)
+        done = await self._users.set_token(stored.username, new, instead_of=stored.token)
+        return new if done else stored.token
 
     # Asking.
 
@@ -200,13 +213,15 @@ class Accounts:
         """
         _check_found(username, found=await self._users.remove(username))
         self._set_live(username, [])
-        self._accounts.pop(username, None)  # a new user of that name is somebody else
+        account = self._accounts.pop(username, None)
+        if account is not None:
+            account.deleted = True
 
     async def ensure_administrator(self, username: str, password: str) -> None:
         """Give a user all permissions and this password, creating it if need be."""
         stored = await self._users.find(username)
         if stored is None or not await self._in_thread(
-            partial(tokens.verifies, stored.token, password)
+            partial(tokens.verifies_slowly, stored.token, password)
         ):
             token = await self._in_thread(partial(tokens.stored_form, password))
             if stored is None and await self._users.add(StoredUser(username, token, [ALL])):

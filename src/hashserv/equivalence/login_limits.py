@@ -7,41 +7,35 @@ from typing import Final
 from hashserv.errors import InvokeError
 
 DEFAULT_FAILED_LOGINS: Final = 20
+MOST_FAILED_LOGINS: Final = 10_000
 DEFAULT_NEW_TOKENS: Final = 10
 
 _MINUTE: Final = 60.0
 _MOST_PEERS: Final = 10_000
-"""Peers whose failed logins are remembered; the one that failed longest ago is forgotten first."""
+"""Peers that are remembered; the one that failed longest ago is forgotten first."""
 
 _MOST_WAIT: Final = 10.0
 """Seconds that a new token may have to wait for its turn."""
 
 
-class FailedLogins:
-    """How often each peer failed to log in during the last minute.
+class Failures:
+    """How often each peer failed at something during the last minute.
 
     Args:
         most: How often it may.
     """
 
-    def __init__(self, most: int = DEFAULT_FAILED_LOGINS) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
         self._loop = asyncio.get_running_loop()
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def check(self, peer: str) -> None:
-        """Let a peer try to log in.
-
-        Raises:
-            InvokeError: It failed too often.
-        """
+    def wait(self, peer: str) -> float:
+        """Return for how many seconds a peer may not try again; 0 if it may."""
         times = self._failures.get(peer)
-        if times is not None and len(times) == self._most:
-            wait = times[0] + _MINUTE - self._loop.time()
-            if wait > 0:
-                raise InvokeError(
-                    f"Too many failed logins from your address: try again in {wait:.0f} seconds"
-                )
+        if times is None or len(times) < self._most:
+            return 0
+        return max(0.0, times[0] + _MINUTE - self._loop.time())
 
     def add(self, peer: str) -> None:
         """Take note that a peer failed."""

@@ -1,7 +1,7 @@
 """Looking up and reporting mappings, through a cache that is exact (PROTOCOL.md §8)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from hashserv.equivalence.cache import AnswerCache
 from hashserv.errors import InvokeError
@@ -32,7 +32,7 @@ class Equivalences:
     changes are taken over before they are acknowledged, and once a turn of the event loop the
     store is asked whether another process changed anything.
 
-    An upstream, which is asked for what the store does not know, will have its place here.
+    `DownstreamEquivalences` asks an upstream, too, for what the store does not know.
 
     Args:
         store: Who answers what the cache can't. It tells this object of its changes from now on.
@@ -102,6 +102,38 @@ class Equivalences:
                 self._existences.put(unihash.encode(), answer)
         return answers
 
+    # Beyond the store: there is nothing here, but downstream of another server.
+
+    def further_lookups(
+        self, keys: Sequence[MappingKey], answers: list[bytes]
+    ) -> Awaitable[list[bytes]] | None:
+        """Return what waits for better answers than the store's, `None` where these are the best.
+
+        Args:
+            keys: What was asked.
+            answers: What `lookup` returned.
+        """
+        del keys, answers
+        return None
+
+    def further_existences(
+        self, unihashes: Sequence[str], answers: list[bytes]
+    ) -> Awaitable[list[bytes]] | None:
+        """Return what waits for better answers than those of `exist`, as `further_lookups`."""
+        del unihashes, answers
+        return None
+
+    def upstream_summary(self) -> dict[str, object] | None:
+        """Return how the upstream does, `None` without one."""
+        return None
+
+    async def backfill_wait(self) -> int:
+        """Wait until what the upstream answered is stored; return how many mappings waited."""
+        return 0
+
+    async def close(self) -> None:
+        """Stop what goes on in the background. Idempotent."""
+
     # Single questions.
 
     async def get(self, key: MappingKey) -> str | None:
@@ -112,12 +144,20 @@ class Equivalences:
         """Return the oldest outhash row of a taskhash, with its mapping (PROTOCOL.md §5, get)."""
         return await self._store.task(key)
 
-    async def equivalent(self, method: str, outhash: str) -> Equivalent | None:
-        """Return the oldest row of an outhash that has a mapping (PROTOCOL.md §5, get-outhash)."""
+    async def equivalent(self, method: str, outhash: str, asking: str) -> Equivalent | None:
+        """Return the oldest row of an outhash that has a mapping (PROTOCOL.md §5, get-outhash).
+
+        Args:
+            method: Its method.
+            outhash: The outhash.
+            asking: The taskhash that asks, for an upstream.
+        """
+        del asking
         return await self._store.equivalent(method, outhash)
 
-    async def outhash(self, method: str, outhash: str) -> Outhash | None:
-        """Return the oldest row of an outhash, mapping or not."""
+    async def outhash(self, method: str, outhash: str, asking: str) -> Outhash | None:
+        """Return the oldest row of an outhash, mapping or not; arguments as of `equivalent`."""
+        del asking
         return await self._store.outhash(method, outhash)
 
     # Reports.
@@ -138,7 +178,7 @@ class Equivalences:
 
     async def preview(self, report: Report) -> str:
         """Return what a report that may not be stored is answered (§8.2)."""
-        equivalent = await self._store.equivalent(report.method, report.outhash)
+        equivalent = await self.equivalent(report.method, report.outhash, report.taskhash)
         return report.unihash if equivalent is None else equivalent.unihash
 
     async def report_equivalent(self, mapping: Mapping) -> str:

@@ -39,13 +39,8 @@ def stored_form(token: str) -> str:
     return f"sha256:{salt}:{_digest('sha256', salt, token)}"
 
 
-def verifies(stored: str, token: str) -> bool:
-    """Tell whether a token or a password is the right one. Slow where `is_slow`."""
-    if is_slow(stored):
-        try:
-            return _HASHER.verify(stored, token)
-        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
-            return False
+def verifies_fast(stored: str, token: str) -> bool:
+    """Tell whether a token is the right one; never where a password is stored."""
     algorithm, _, rest = stored.partition(":")
     salt, _, digest = rest.partition(":")
     if algorithm not in _DIGESTS or not digest:
@@ -54,9 +49,18 @@ def verifies(stored: str, token: str) -> bool:
     return hmac.compare_digest(_digest(algorithm, salt, token).encode(), digest.encode())
 
 
+def verifies_slowly(stored: str, token: str) -> bool:
+    """Tell whether a token or a password is the right one; all cost what a password costs."""
+    try:
+        _HASHER.verify(stored if is_slow(stored) else _nobodys(), token)
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+        return verifies_fast(stored, token)
+    return True
+
+
 @functools.cache
-def nobodys() -> str:
-    """Return what verifies nothing, and costs what a password costs. Slow the first time."""
+def _nobodys() -> str:
+    """Return what verifies nothing, and costs what a password costs."""
     return _HASHER.hash(secrets.token_hex())
 
 
@@ -66,7 +70,7 @@ def is_random(token: str) -> bool:
 
 
 def is_slow(stored: str) -> bool:
-    """Tell whether verifying takes so long that it belongs into a thread."""
+    """Tell whether it is a password that is verified, which belongs into a thread."""
     return stored.startswith(_ARGON2)
 
 

@@ -1,13 +1,16 @@
 """What a peer may do (PROTOCOL.md §7): checked here and nowhere else."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from hashserv.equivalence.accounts import Account
 from hashserv.errors import InvokeError
 from hashserv.model import ALL, REPORT
-from hashserv.wire.commands import AccountCommand, Command, OwnAccountCommand
+from hashserv.server.peer import Peer
+from hashserv.wire.commands import AccountCommand, BecomeUser, Command, OwnAccountCommand
 
-_ANONYMOUS = "Anonymous user"
+_ANONYMOUS: Final = "Anonymous user"
+_BECOMING: Final = BecomeUser.permissions
 
 
 @dataclass(frozen=True)
@@ -22,22 +25,23 @@ class Access:
     anonymous: frozenset[str]
     read_only: bool
 
-    def check(self, command: Command, account: Account | None) -> None:
+    def check(self, command: Command, peer: Peer) -> None:
         """Let a request pass or refuse it.
 
         Args:
             command: What is requested.
-            account: By whom, `None` without a login.
+            peer: By whom.
 
         Raises:
             InvokeError: The server is read-only, or the peer lacks a permission.
         """
+        login, account = peer.login, peer.account
+        if login is not None and login is not account and not _has(login, _BECOMING):
+            raise _lacking(login, _BECOMING)  # it had that when it became another
         if self.read_only and not command.read_only:
             raise InvokeError(f"This server is read-only: '{command.name}' is refused")
         if not self._grants(command, account):
-            name = _ANONYMOUS if account is None else account.username
-            needed = ", ".join(sorted(command.permissions))
-            raise InvokeError(f"{name} is not allowed to access permissions(s) {needed}")
+            raise _lacking(account, command.permissions)
 
     def may_store(self, account: Account | None) -> bool:
         """Tell whether reports are stored; where not, they are answered all the same (§8.2)."""
@@ -55,6 +59,12 @@ class Access:
         return permissions <= self.anonymous
 
 
+def _lacking(account: Account | None, permissions: frozenset[str]) -> InvokeError:
+    name = _ANONYMOUS if account is None else account.username
+    needed = ", ".join(sorted(permissions))
+    return InvokeError(f"{name} is not allowed to access permissions(s) {needed}")
+
+
 def _has(account: Account | None, permissions: frozenset[str]) -> bool:
     if account is None:
         return False
@@ -63,6 +73,6 @@ def _has(account: Account | None, permissions: frozenset[str]) -> bool:
 
 def _is_own(command: Command, account: Account | None) -> bool:
     """Tell whether a user asks for something about itself."""
-    if account is None or not isinstance(command, OwnAccountCommand):
+    if account is None or account.deleted or not isinstance(command, OwnAccountCommand):
         return False
     return command.username in (None, account.username)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from hashserv.model import User
@@ -26,16 +27,24 @@ async def answer(services: Services, peer: Peer, command: AccountCommand) -> obj
     """
     task = asyncio.get_running_loop().create_task(_carry_out(services, peer, command))
     services.unfinished.add(task)
-    task.add_done_callback(services.unfinished.discard)
+    task.add_done_callback(partial(_finish, services))
     return await asyncio.shield(task)
+
+
+def _finish(services: Services, task: asyncio.Task[object]) -> None:
+    services.unfinished.discard(task)
+    if not task.cancelled():
+        task.exception()  # asyncio would log it where nobody waits any more; the audit has it
 
 
 async def _carry_out(services: Services, peer: Peer, command: AccountCommand) -> object:
     try:
-        services.access.check(command, peer.account)
+        services.access.check(command, peer)
         reply = await ACCOUNT_HANDLERS[type(command)](services, peer, command)
     except BaseException as error:
-        audit.record(peer, command, str(error) or "interrupted")
+        if not services.refusals.wait(peer.origin):
+            audit.record(peer, command, str(error) or "interrupted")
+        services.refusals.add(peer.origin)
         raise
     audit.record(peer, command, audit.ALLOWED)
     return reply
@@ -45,8 +54,7 @@ async def _auth(services: Services, peer: Peer, command: commands.Auth) -> objec
     account, user = await services.accounts.log_in(
         command.username, command.token, peer=peer.origin
     )
-    peer.account = account
-    peer.login = account.username
+    peer.login = peer.account = account
     return {"result": True, **user._asdict()}
 
 

@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
 from hashserv.address import WebSocketAddress, parse_address
 from hashserv.equivalence.accounts import Accounts
@@ -26,6 +26,7 @@ from hashserv.store.base import Store
 from hashserv.store.sqlite import SqliteStore
 from hashserv.transport.listen import Listener, listen
 from hashserv.transport.tls import ServerTls
+from hashserv.transport.tls_listening import TlsListening
 
 logger = logging.getLogger("hashserv.server")
 
@@ -35,8 +36,8 @@ QUIET_SECONDS: Final = 60.0
 OWN_FILES: Final = 32
 """Open files that are not connections: the database's, listening sockets, and some to spare."""
 
-TLS_SHUTDOWN_SECONDS: Final = 5.0
-"""How long a peer may take to say goodbye over TLS."""
+HANDSHAKE_SHARE: Final = 4
+"""Handshakes of TLS that may be under way are this part of the connections that there may be."""
 
 Ready = Callable[[list[str]], None]
 
@@ -58,7 +59,7 @@ class Server:
         self._settings = settings
         self._tls = _tls(settings)
         self._sessions: set[Session] = set()
-        self._serving: list[asyncio.Server] = []
+        self._serving: list[asyncio.Server | TlsListening] = []
         self._listeners: list[Listener] = []
         self._services: Services | None = None
         self._most_sessions = 0
@@ -139,17 +140,21 @@ class Server:
         if isinstance(listener.address, WebSocketAddress):
             make = self._websocket
         limits = self._settings.limits
-        tls: dict[str, Any] = {}
         if self._tls is not None and over_tls(listener.address):
-            tls = {
-                "ssl": self._tls.context,
-                "ssl_handshake_timeout": limits.handshake_timeout,
-                "ssl_shutdown_timeout": TLS_SHUTDOWN_SECONDS,
-            }
+            self._serving.append(
+                TlsListening(
+                    listener.sockets,
+                    self._tls,
+                    make,
+                    most=max(1, self._most_sessions // HANDSHAKE_SHARE),
+                    timeout=limits.handshake_timeout,
+                )
+            )
+            return
         loop = asyncio.get_running_loop()
         for listening in listener.sockets:
             self._serving.append(
-                await loop.create_server(make, sock=listening, backlog=limits.backlog, **tls)
+                await loop.create_server(make, sock=listening, backlog=limits.backlog)
             )
 
     def _websocket(self) -> asyncio.Protocol:
@@ -160,6 +165,7 @@ class Server:
         return WebSocketEnd(
             self._session(chunks=False),
             max_message=self._settings.limits.max_message,
+            message_timeout=self._settings.limits.message_timeout,
             trusted_proxies=self._settings.proxy_networks,
             compression=self._settings.compression,
         )

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from hashserv.model import ALL_PERMISSIONS
 from hashserv.server.peer import Peer
 from hashserv.wire.commands import AccountCommand, GetAllUsers, GetUser
 
@@ -20,8 +21,10 @@ ALLOWED: Final = "ok"
 
 _ONLY_ASKS: Final = (GetUser, GetAllUsers)
 _SECRET: Final = ("token",)
-_MOST_TEXT: Final = 300
+_MOST_TEXT: Final = 100
 """Characters of a text that go into the log: a peer may send much."""
+
+_MOST_PERMISSION: Final = 11  # what the longest has
 
 
 def record(peer: Peer, command: AccountCommand, outcome: str) -> None:
@@ -42,7 +45,7 @@ def record(peer: Peer, command: AccountCommand, outcome: str) -> None:
     line = {
         "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "peer": str(peer),
-        "who": peer.login,
+        "who": None if peer.login is None else peer.login.username,
         "as": None if peer.account is None else peer.account.username,
         "what": command.name,
         "user": details.get("username"),
@@ -58,5 +61,5 @@ def record(peer: Peer, command: AccountCommand, outcome: str) -> None:
 
 def _short(value: object) -> object:
     if isinstance(value, list):
-        return [_short(item) for item in value[:10]]
+        return [str(item)[:_MOST_PERMISSION] for item in value[: len(ALL_PERMISSIONS)]]
     return value if value is None else str(value)[:_MOST_TEXT]

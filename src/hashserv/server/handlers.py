@@ -7,17 +7,23 @@ those about users are in `hashserv.server.account_handlers`.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from hashserv import model
 from hashserv.equivalence.accounts import Account, Accounts
 from hashserv.equivalence.collection import Collection
+from hashserv.equivalence.login_limits import Failures
 from hashserv.equivalence.mapping import Equivalences
 from hashserv.equivalence.statistics import Statistics
 from hashserv.server.access import Access
 from hashserv.store.base import Store
 from hashserv.wire import commands
 from hashserv.wire.commands import Command
+
+MOST_REFUSALS: Final = 100
+"""Refused account commands of a peer that go into the audit log within a minute: anybody can make
+them."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Services:
     access: Access
     unfinished: set[asyncio.Task[object]] = field(default_factory=set)
     """Account commands whose peer may be gone, and which are carried out all the same."""
+    refusals: Failures = field(default_factory=partial(Failures, MOST_REFUSALS))
+    """Account commands that were refused, which are written down up to a number for each peer."""
 
 
 Handler = Callable[[Services, Any], Awaitable[object]]
@@ -50,9 +58,10 @@ async def _get(services: Services, command: commands.Get) -> object:
 
 
 async def _get_outhash(services: Services, command: commands.GetOuthash) -> object:
+    asked = (command.method, command.outhash, command.taskhash)
     if command.with_unihash:
-        return _joined(await services.equivalences.equivalent(command.method, command.outhash))
-    row = await services.equivalences.outhash(command.method, command.outhash)
+        return _joined(await services.equivalences.equivalent(*asked))
+    row = await services.equivalences.outhash(*asked)
     return None if row is None else row._asdict()
 
 
@@ -64,15 +73,17 @@ async def _report_equiv(services: Services, command: commands.ReportEquiv) -> ob
 
 
 async def _get_stats(services: Services, _command: Command) -> object:
-    return {"requests": asdict(services.statistics.summary())}
+    stats: dict[str, object] = {"requests": asdict(services.statistics.summary())}
+    upstream = services.equivalences.upstream_summary()
+    return stats if upstream is None else {**stats, "upstream": upstream}
 
 
 async def _reset_stats(services: Services, _command: Command) -> object:
     return {"requests": asdict(services.statistics.reset())}
 
 
-async def _backfill_wait(_services: Services, _command: Command) -> object:
-    return {"tasks": 0}  # without an upstream there is nothing to wait for (PROTOCOL.md §9)
+async def _backfill_wait(services: Services, _command: Command) -> object:
+    return {"tasks": await services.equivalences.backfill_wait()}
 
 
 async def _remove(services: Services, command: commands.Remove) -> object:

@@ -8,17 +8,19 @@ is something in it; while it does, at most one more read's worth is taken from t
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Final, cast
 
 from hashserv import model
-from hashserv.errors import InvokeError, ProtocolError, StoreError
+from hashserv.errors import InvokeError, ProtocolError, StoreError, loggable
 from hashserv.server import account_handlers, handlers
 from hashserv.server.handlers import HANDLERS, Services
 from hashserv.server.peer import Peer
+from hashserv.server.replies import Replies
 from hashserv.server.settings import Limits
 from hashserv.server.streams import answer_lines, known_answers
+from hashserv.transport.listen import LINGER_SECONDS
 from hashserv.wire import commands
 from hashserv.wire.handshake import Greeting
 from hashserv.wire.server import (
@@ -53,13 +55,6 @@ PIECE_BYTES: Final = 8192
 TURN_SECONDS: Final = 0.001
 """How long requests of one connection are answered before other connections have their turn."""
 
-LOGGED_CHARACTERS: Final = 300
-"""How much of an error goes into the log, where it may hold what the peer has sent."""
-
-LINGER_SECONDS: Final = 2.0
-"""How long a peer that was refused something may go on sending: closed at once, it might not get
-to read why."""
-
 
 class Session(asyncio.Protocol):
     """The conversation with one peer.
@@ -75,7 +70,17 @@ class Session(asyncio.Protocol):
 
     __slots__ = (
         *("_closed", "_closing", "_full", "_gone", "_limits", "_loop", "_lost", "_opened"),
-        *("_peer", "_queue", "_refusal", "_services", "_task", "_timer", "_transport", "_unread"),
+        *(
+            "_peer",
+            "_queue",
+            "_refusal",
+            "_replies",
+            "_services",
+            "_task",
+            "_timer",
+            "_transport",
+            "_unread",
+        ),
         *("_wire", "_writable"),
     )
 
@@ -116,6 +121,7 @@ class Session(asyncio.Protocol):
         """Begin: the peer has a while for its handshake."""
         self._transport = cast("asyncio.Transport", transport)
         self._peer = Peer(transport)
+        self._replies = Replies(self._transport.write)
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer)
         self._start_timer(self._limits.handshake_timeout, "it did not finish its handshake")
         self._opened(self)
@@ -133,7 +139,8 @@ class Session(asyncio.Protocol):
             if self._wire.greeted and not self._full:  # what was unfinished goes on
                 self._stop_timer()
             self._task = self._loop.create_task(self._drain())
-        else:
+        # Where it waits for an upstream, it goes on with this meanwhile.
+        elif len(self._unread) > 1 or not self._replies.wake():
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -141,7 +148,9 @@ class Session(asyncio.Protocol):
         self._closing = True
         if self._task is None:
             self._close()
-        return True  # the session closes the transport
+        # The session closes the transport. TLS has no half of a connection, and asyncio warns
+        # where one is wanted.
+        return self._transport.get_extra_info("ssl_object") is None
 
     def pause_writing(self) -> None:
         """Take note that the peer does not read its replies."""
@@ -167,6 +176,7 @@ class Session(asyncio.Protocol):
             logger.info("%s: lost: %s", self, exc)
         if self._task is not None:
             self._task.cancel()
+        self._replies.drop()
         self._queue.clear()
         self._unread.clear()
         self._closed(self)
@@ -215,8 +225,8 @@ class Session(asyncio.Protocol):
         """Work off the queue, in order."""
         turn = perf_counter()
         try:
-            while self._queue or self._parse():
-                await self._answer(self._queue.popleft())
+            while (event := await self._next()) is not None:
+                await self._answer(event)
                 if self._full:
                     self._writable = self._loop.create_future()
                     await self._writable
@@ -237,6 +247,23 @@ class Session(asyncio.Protocol):
             self._transport.resume_reading()
             if self._wire.greeted and self._wire.unfinished and not self._full:
                 self._start_timer(self._limits.message_timeout, "it did not finish a message")
+
+    async def _next(self) -> Event | None:
+        """Take the next event off the queue; `None` when there is nothing to do any more.
+
+        While replies are waited for, more lines of a stream mode are answered, but all else has
+        its turn when they are sent.
+        """
+        while not (self._queue or self._parse()):
+            if not self._replies.waiting:
+                return None
+            if not (self._closing or self._transport.is_closing()):
+                self._transport.resume_reading()
+            await self._replies.progress()
+        event = self._queue.popleft()
+        if self._replies.waiting and (self._replies.full or not isinstance(event, StreamLines)):
+            await self._replies.settled()
+        return event
 
     def _parse(self) -> bool:
         """Parse some of what was received, and tell whether there is something to answer."""
@@ -262,6 +289,7 @@ class Session(asyncio.Protocol):
                     self._services.statistics.add(1, 0.0)
             case Greeting():
                 self._stop_timer()
+                self._peer.locate()
                 self._transport.write(encode_server_headers(event))
             case Refused():
                 self._services.statistics.add(1, 0.0)
@@ -271,7 +299,7 @@ class Session(asyncio.Protocol):
 
     async def _answer_request(self, command: commands.Command) -> None:
         if isinstance(command, STREAM_MODES):  # not counted, as in the reference
-            self._services.access.check(command, self._peer.account)
+            self._services.access.check(command, self._peer)
             self._transport.write(STREAM_OK)
             return
         start = perf_counter()
@@ -279,7 +307,7 @@ class Session(asyncio.Protocol):
             if isinstance(command, commands.AccountCommand):
                 reply = await account_handlers.answer(self._services, self._peer, command)
             else:
-                self._services.access.check(command, self._peer.account)
+                self._services.access.check(command, self._peer)
                 reply = await HANDLERS[type(command)](self._services, command)
         finally:
             self._services.statistics.add(1, perf_counter() - start)
@@ -299,7 +327,7 @@ class Session(asyncio.Protocol):
                     break
         reports: list[model.Report] = []
         try:
-            self._services.access.check(first, account)
+            self._services.access.check(first, self._peer)
             for command in group:  # not all at once: those before a wrong one are good
                 reports += [handlers.checked_report(self._services, account, command)]
         except InvokeError as error:
@@ -318,17 +346,27 @@ class Session(asyncio.Protocol):
             start = perf_counter()
             lines = event.lines[at : at + SLICE_LINES]
             replies, error = await answer_lines(self._services, event.mode, lines)
-            self._services.statistics.add(len(lines), perf_counter() - start)
-            self._transport.write(replies)
+            if isinstance(replies, bytes):
+                self._services.statistics.add(len(lines), perf_counter() - start)
+                self._replies.send(replies)
+            else:
+                self._replies.send_later(self._counted(replies, len(lines), start), len(lines))
             if error is not None:
+                await self._replies.settled()
                 raise error
+
+    async def _counted(self, replies: Awaitable[bytes], lines: int, start: float) -> bytes:
+        try:
+            return await replies
+        finally:
+            self._services.statistics.add(lines, perf_counter() - start)
 
     # Closing.
 
     def _refuse(self, error: InvokeError | StoreError) -> None:
         """Tell the peer of an error, then close, as its client expects."""
         level = logging.ERROR if isinstance(error, StoreError) else logging.WARNING
-        logger.log(level, "%s: refused: %s", self, _loggable(error))
+        logger.log(level, "%s: refused: %s", self, loggable(error))
         self._tell(error)
 
     def _tell(self, error: InvokeError | StoreError) -> None:
@@ -340,7 +378,7 @@ class Session(asyncio.Protocol):
             self._linger()
 
     def _break(self, error: ProtocolError) -> None:
-        logger.warning("%s: closed: %s", self, _loggable(error))
+        logger.warning("%s: closed: %s", self, loggable(error))
         self._close()
 
     def _close(self) -> None:
@@ -371,8 +409,3 @@ class Session(asyncio.Protocol):
     def _time_out(self, why: str) -> None:
         logger.warning("%s: closed: %s", self, why)
         self._transport.abort()
-
-
-def _loggable(error: Exception) -> str:
-    """Return an error as it can go into a log: short, and in one line whatever a peer sent."""
-    return ascii(str(error)[:LOGGED_CHARACTERS])[1:-1]

@@ -1,12 +1,23 @@
 """Every setting of a server: its default, its bounds, what it is for."""
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from typing import Final
 
-from hashserv.address import Address, TlsAddress, WebSocketAddress, parse_address
+from hashserv.address import (
+    Address,
+    Network,
+    TlsAddress,
+    UnixAddress,
+    WebSocketAddress,
+    parse_address,
+)
 from hashserv.equivalence.accounts import check_username
-from hashserv.equivalence.login_limits import DEFAULT_FAILED_LOGINS, DEFAULT_NEW_TOKENS
+from hashserv.equivalence.login_limits import (
+    DEFAULT_FAILED_LOGINS,
+    DEFAULT_NEW_TOKENS,
+    MOST_FAILED_LOGINS,
+)
 from hashserv.equivalence.mapping import DEFAULT_CACHE_BYTES
 from hashserv.errors import InvokeError, SettingsError
 from hashserv.model import (
@@ -20,8 +31,6 @@ from hashserv.model import (
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG
 from hashserv.store.sqlite import DEFAULT_PAGE_CACHE
 from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
-
-Network = IPv4Network | IPv6Network
 
 _LEAST_LINE: Final = 1024
 _MOST_BACKLOG: Final = 65_535
@@ -153,8 +162,11 @@ class Settings:
             raise SettingsError(f"The write-ahead log needs {_LEAST_LOG} bytes or more")
         if min(limits.cache_bytes, limits.page_cache_bytes) < 0 or not limits.shutdown_timeout >= 0:
             raise SettingsError("The cache and the shutdown time-out can't be negative")
-        if limits.failed_logins < 1 or not limits.new_tokens > 0:
-            raise SettingsError("There must be room for failed logins and for new tokens")
+        if not 1 <= limits.failed_logins <= MOST_FAILED_LOGINS or not limits.new_tokens > 0:
+            raise SettingsError(
+                f"There must be room for 1 to {MOST_FAILED_LOGINS} failed logins, and for new "
+                "tokens"
+            )
         if limits.max_connections < 1 or not 1 <= limits.backlog <= _MOST_BACKLOG:
             raise SettingsError(f"There must be 1 connection, 1 to {_MOST_BACKLOG} may wait")
 
@@ -176,6 +188,7 @@ class Settings:
         if not self.bind:
             raise SettingsError("There is no address to listen on")
         addresses = [parse_address(text) for text in self.bind]
+        _check_different(addresses)
         secure = [str(address) for address in addresses if over_tls(address)]
         if secure and self.tls_certificate is None:
             raise SettingsError(f"{secure[0]} needs a certificate: --tls-cert FILE, --tls-key FILE")
@@ -197,6 +210,17 @@ class Settings:
             raise SettingsError(f"The administrator's name is none: {error}") from None
         if not self.admin_password:
             raise SettingsError("The administrator's password is empty")
+
+
+def _check_different(addresses: list[Address]) -> None:
+    """Refuse the same place twice: the system would share clients out at random."""
+    places = [
+        address.path if isinstance(address, UnixAddress) else (address.host, address.port)
+        for address in addresses
+    ]
+    for at, place in enumerate(places):
+        if place in places[:at] and not (isinstance(place, tuple) and place[1] == 0):
+            raise SettingsError(f"{addresses[at]} is a place that is listened on already")
 
 
 def over_tls(address: Address) -> bool:

@@ -1,6 +1,6 @@
 """The stream modes: request lines in, reply lines out (PROTOCOL.md §6)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from typing import TypeVar
 
@@ -15,8 +15,8 @@ from hashserv.wire.commands import Command
 
 LineError = InvokeError | ProtocolError | StoreError
 
-Answered = tuple[bytes, LineError | None]
-"""Reply lines, and what is wrong with the line after the last that has a reply."""
+Answered = tuple[bytes | Awaitable[bytes], LineError | None]
+"""Reply lines, or what waits for them, and what is wrong with the line after the last of them."""
 
 _Decoded = TypeVar("_Decoded")
 
@@ -33,7 +33,11 @@ def known_answers(
 
 
 async def answer_lines(services: Services, mode: type[Command], lines: list[bytes]) -> Answered:
-    """Answer lines of a mode, up to the first that can't be."""
+    """Answer lines of a mode, up to the first that can't be.
+
+    What an upstream may know better is waited for by the caller, who knows what else there is to
+    do meanwhile.
+    """
     if mode is commands.GetStream:
         return await _lookups(services, lines)
     if mode is commands.ExistsStream:
@@ -47,8 +51,10 @@ async def _lookups(services: Services, lines: list[bytes]) -> Answered:
     keys, error = _decoded(requests.decode_lookup, [lines[at] for at in unknown])
     if error is not None:
         del answers[unknown[len(keys)] :]
-    found = await services.equivalences.lookup([model.MappingKey(*key) for key in keys])
-    return _merged(answers, found), error
+    mapping_keys = [model.MappingKey(*key) for key in keys]
+    found = await services.equivalences.lookup(mapping_keys)
+    further = services.equivalences.further_lookups(mapping_keys, found)
+    return _merged(answers, found) if further is None else _merged_later(answers, further), error
 
 
 async def _existences(services: Services, lines: list[bytes]) -> Answered:
@@ -58,7 +64,8 @@ async def _existences(services: Services, lines: list[bytes]) -> Answered:
     if error is not None:
         del answers[unknown[len(unihashes)] :]
     found = await services.equivalences.exist(unihashes)
-    return _merged(answers, found), error
+    further = services.equivalences.further_existences(unihashes, found)
+    return _merged(answers, found) if further is None else _merged_later(answers, further), error
 
 
 async def _marks(services: Services, lines: list[bytes]) -> Answered:
@@ -98,3 +105,7 @@ def _merged(answers: list[bytes | None], found: Sequence[bytes]) -> bytes:
     gaps = iter(found)
     lines = [next(gaps) if answer is None else answer for answer in answers]
     return b"\n".join([*lines, b""])
+
+
+async def _merged_later(answers: list[bytes | None], found: Awaitable[Sequence[bytes]]) -> bytes:
+    return _merged(answers, await found)

@@ -139,6 +139,13 @@ class Store(ABC):
         """Insert mappings where the taskhash has none; return the unihash that holds for each."""
 
     @abstractmethod
+    async def copy(self, found: Sequence[Equivalent | Outhash]) -> None:
+        """Insert outhash rows of another server, and their mappings, where there are none.
+
+        A row keeps its `created`, if that tells its time zone.
+        """
+
+    @abstractmethod
     async def remove(self, condition: Condition) -> int:
         """Remove matching rows from each table that has all columns; return how many.
 

@@ -72,7 +72,7 @@ def resolve(reports: Sequence[Report], created: Sequence[str], known: Known, mar
         held = known.mappings.get(key)
         if held is None:
             oldest = known.oldest.get((report.method, report.outhash))
-            held = (oldest[1] if oldest else report.unihash, mark)
+            held = (oldest[1] if oldest else report.known_as or report.unihash, mark)
             known.mappings[key] = held
             outcome.mappings.append(Mapping(*key, held[0]))
             for outhash, created in outhashes.items():  # rows that had lost their mapping

@@ -195,6 +195,9 @@ class SqliteStore(Store):
         unihashes: list[str] = await self._writing().run(work)
         return unihashes
 
+    async def copy(self, found: Sequence[Equivalent | Outhash]) -> None:
+        await self._writing().run(partial(transactions.copy, found=found, clock=self._clock))
+
     # Removing and collecting.
 
     async def remove(self, condition: Condition) -> int:

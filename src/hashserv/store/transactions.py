@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hashserv.model import Condition, Mapping, MappingKey, Report
+from hashserv.model import Condition, Equivalent, Mapping, MappingKey, Outhash, Report
 from hashserv.store import statements
 from hashserv.store.reporting import Known, OutputKey, resolve
 from hashserv.store.schema import MAPPINGS, OUTHASHES, applies, is_indexed
@@ -73,7 +73,7 @@ def store_reports(
         connection,
         OUTHASHES,
         [
-            (report.method, report.taskhash, report.outhash, created, *report[4:])
+            (report.method, report.taskhash, report.outhash, created, *report[4:10])
             for report, created in outcome.rows
         ],
     )
@@ -95,6 +95,30 @@ def add_mappings(connection: sqlite3.Connection, mappings: Sequence[Mapping]) ->
     _remark(connection, mark, [key for key, (_, marked) in held.items() if marked != mark])
     answers = [held[key][0] if key in held else added[key].unihash for key in keys]
     return Committed(answers, list(added.values()))
+
+
+def copy(
+    connection: sqlite3.Connection, found: Sequence[Equivalent | Outhash], clock: Clock
+) -> Committed:
+    """Insert what another server holds: outhash rows, and mappings, where there are none."""
+    rows = [each.outhash if isinstance(each, Equivalent) else each for each in found]
+    keys = [MappingKey(row.method, row.taskhash) for row in rows]
+    known = {
+        (keys[at], outhash)
+        for at, outhash, _ in each_method(connection, statements.OUTHASHES_OF_TASKS, keys)
+    }
+    new = {
+        (key, row.outhash): (row.method, row.taskhash, row.outhash, created, *row[5:])
+        for key, row, created in zip(keys, rows, _times_of(rows, clock), strict=True)
+        if (key, row.outhash) not in known
+    }
+    _insert(connection, OUTHASHES, list(new.values()))
+    mappings = [
+        Mapping(each.outhash.method, each.outhash.taskhash, each.unihash)
+        for each in found
+        if isinstance(each, Equivalent)
+    ]
+    return add_mappings(connection, mappings)
 
 
 def remove_indexed(
@@ -227,6 +251,18 @@ def _known(connection: sqlite3.Connection, reports: Sequence[Report]) -> Known:
     for at, created, unihash in each_method(connection, statements.OLDEST_EQUIVALENTS, classes):
         known.oldest[classes[at]] = (created or "", unihash)
     return known
+
+
+def _times_of(rows: Sequence[Outhash], clock: Clock) -> Iterator[str]:
+    """Give the `created` of rows of another server; now, where that does not tell its zone."""
+    for row, now in zip(rows, clock.times(len(rows)), strict=True):
+        try:
+            created = datetime.fromisoformat(row.created or "")
+        except ValueError:
+            yield now
+        else:
+            zoned = created.tzinfo is not None
+            yield created.astimezone(UTC).isoformat(timespec="microseconds") if zoned else now
 
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:

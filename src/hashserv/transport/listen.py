@@ -20,6 +20,10 @@ KEEPALIVE_PROBES: Final = 4
 """Seconds of silence before a peer is probed, between probes, and how many go unanswered before it
 counts as gone. BitBake holds a connection silently for hours, so silence alone says nothing."""
 
+LINGER_SECONDS: Final = 2.0
+"""How long a peer that was refused something may go on sending: closed at once, it might not get
+to read why."""
+
 _PROBE_SECONDS: Final = 1.0
 """How long to wait for whoever may listen on a socket file that exists already."""
 

@@ -63,6 +63,7 @@ class StreamSocket:
         """Go on with the handshake of TLS and tell whether it is done.
 
         Raises:
+            ConnectionError: The server closed the connection.
             TlsError: It failed.
         """
         if not isinstance(self._socket, ssl.SSLSocket):
@@ -74,7 +75,7 @@ class StreamSocket:
         except ssl.SSLWantWriteError:
             self._wants_room = True
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError) as error:
-            raise TlsError(
+            raise ConnectionError(
                 f"{self._place} closed the connection during the handshake of TLS: look at the "
                 "address and its port, and at the server's log"
             ) from error

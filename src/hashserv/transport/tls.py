@@ -68,7 +68,6 @@ class ServerTls:
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca
-        self._reloaded = 0.0
         self._current = self._load()
         self.context = self._load()
         """What listening sockets are given. It hands each connection on to the current one."""
@@ -82,18 +81,11 @@ class ServerTls:
             SettingsError: A file can't be used; nothing has changed.
         """
         self._current = self._load()
-        self._reloaded = time.time()
 
     def _choose(
         self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext
     ) -> int | None:
         del name, context
-        # A session of TLS 1.2 that is resumed shows no certificate again, and the listening
-        # context keeps them: the authority that one was checked with may be gone by now.
-        if self._client_ca is not None and connection.session_reused:
-            session = connection.session
-            if session is None or session.time <= self._reloaded:
-                return int(ssl.ALERT_DESCRIPTION_ACCESS_DENIED)
         connection.context = self._current
         return None
 
@@ -104,6 +96,9 @@ class ServerTls:
         context.num_tickets = 0
         leaf = _load_certificate(context, self._certificate, self._key, SettingsError)
         if self._client_ca is not None:
+            # TLS 1.2 could resume a session without showing the client's certificate again, whose
+            # authority may be gone by now; 1.3 can't without tickets.
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
             _load_authorities(context, self._client_ca, SettingsError)
             context.verify_mode = ssl.CERT_REQUIRED
         _check_validity(context, leaf, self._certificate)

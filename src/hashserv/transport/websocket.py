@@ -35,6 +35,11 @@ class FrameLines:
     def __init__(self) -> None:
         self._begun = bytearray()  # fragments; the protocol bounds their sum
 
+    @property
+    def begun(self) -> bool:
+        """Whether a message in fragments has begun and not ended."""
+        return bool(self._begun)
+
     def take(self, events: Iterable[Frame | Request | Response]) -> bytes:
         """Return the lines that end with these frames, each with its line feed."""
         lines: list[bytes | bytearray | memoryview] = []

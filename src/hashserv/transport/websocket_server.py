@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, cast
 
 import msgspec
@@ -14,23 +14,21 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from hashserv.address import Network
+from hashserv.errors import loggable
+from hashserv.transport.listen import LINGER_SECONDS
 from hashserv.transport.websocket import FrameLines, frames_logger, send_lines
 
 logger = logging.getLogger("hashserv.server")
 
-LINGER_SECONDS: Final = 2.0
-"""How long a peer that was refused something may go on sending: closed at once, it might not get
-to read why."""
-
-_LOGGED_CHARACTERS: Final = 300
-"""How much of an error goes into the log, where it may hold what the peer has sent."""
-
 _HEAD_END: Final = b"\r\n\r\n"
 
-_PIECE_BYTES: Final = 4096
-"""How much of a compressed stream is unpacked at once: it may become a thousand times as long."""
+PIECE_BYTES: Final = 4096
+"""How much is taken to frames at once: it may hold hundreds of tiny ones, or, compressed, become a
+thousand times as long."""
 
-Network = IPv4Network | IPv6Network
+TURN_SECONDS: Final = 0.001
+"""How long frames of one connection are read before other connections have their turn."""
 
 
 class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
@@ -39,14 +37,15 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
     Args:
         inner: The session; it reads and writes whole lines.
         max_message: How many bytes a message may have.
+        message_timeout: How many seconds a peer may pause within a message.
         trusted_proxies: Whose ``X-Forwarded-For`` is believed.
         compression: Whether messages are compressed for clients that offer it.
     """
 
     __slots__ = (
-        *("_closing", "_compression", "_ended", "_frames", "_full", "_head_tail", "_held"),
-        *("_inner", "_lingering", "_paused", "_peername", "_protocol", "_real", "_trusted"),
-        *("_unread", "_wants_close"),
+        *("_closing", "_ended", "_frames", "_full", "_head_tail", "_held", "_inner", "_lingering"),
+        *("_loop", "_message_timeout", "_paused", "_peername", "_protocol", "_read", "_real"),
+        *("_scheduled", "_timer", "_trusted", "_unread", "_wants_close"),
     )
 
     def __init__(
@@ -54,6 +53,7 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
         inner: asyncio.Protocol,
         *,
         max_message: int,
+        message_timeout: float,
         trusted_proxies: Sequence[Network] = (),
         compression: bool = False,
     ) -> None:
@@ -61,33 +61,38 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
         self._inner = inner
         self._trusted = trusted_proxies
         self._protocol = _Protocol(max_message=max_message, compression=compression)
-        self._compression = compression
+        self._message_timeout = message_timeout
+        self._loop = asyncio.get_running_loop()
         self._frames = FrameLines()
         self._head_tail: bytes | None = b""  # the last bytes of a request that has not ended
         self._held: list[bytes] = []  # written before there was a WebSocket
-        self._unread = b""
+        self._unread = b""  # what was received, and is taken to frames from `_read` on
+        self._read = 0
+        self._scheduled = False  # it goes on in another turn
+        self._timer: asyncio.TimerHandle | None = None
         self._wants_close = False
         self._closing = False
         self._ended = False  # the session knows that no more will come
         self._full = False  # the peer does not read
         self._paused = False  # the session does not
         self._lingering: asyncio.TimerHandle | None = None
-        self._peername: tuple[str, int] | None = None
+        self._peername: Any = None
 
     # What the real transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: to the session, it has begun."""
         self._real = cast("asyncio.Transport", transport)
+        self._peername = transport.get_extra_info("peername")  # no longer known at the end
         self._inner.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
-        """Give the session the lines that came, all at once."""
-        if self._compression:
-            self._unread += data
+        """Give the session the lines that came, as many at once as a piece of it holds."""
+        self._stop_timer()
+        self._unread = self._unread[self._read :] + data
+        self._read = 0
+        if not self._scheduled:
             self._receive_pieces()
-        else:
-            self._receive(data)
 
     def eof_received(self) -> bool:
         """Tell the session; it closes the transport when it is done."""
@@ -115,9 +120,11 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
         """Tell the session."""
         if self._lingering is not None:
             self._lingering.cancel()
+        self._stop_timer()
         self._closing = True
         self._unread = b""
-        self._inner.connection_lost(exc)
+        # A peer that said goodbye need not wait for the answer.
+        self._inner.connection_lost(None if self._protocol.close_rcvd else exc)
 
     # What the session calls.
 
@@ -185,8 +192,8 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what is known of the connection; the peer is the client, not its proxy."""
-        if name == "peername" and self._peername is not None:
-            return self._peername
+        if name == "peername":
+            return default if self._peername is None else self._peername
         return self._real.get_extra_info(name, default)
 
     # The frames.
@@ -225,20 +232,44 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
         return data[cut:]
 
     def _receive_pieces(self) -> None:
-        """Unpack what is compressed, as long as the session takes it."""
-        while self._unread and not self._paused and not self._full:
-            piece, self._unread = self._unread[:_PIECE_BYTES], self._unread[_PIECE_BYTES:]
+        """Take what came to frames, as long as the session takes their lines, in turns."""
+        self._scheduled = False
+        end = self._loop.time() + TURN_SECONDS
+        while self._read < len(self._unread) and not self._paused and not self._full:
+            if self._loop.time() > end:
+                self._go_on_later()
+                return
+            piece = self._unread[self._read : self._read + PIECE_BYTES]
+            self._read += len(piece)
             self._receive(piece)
-        if not self._unread:
+        if self._read >= len(self._unread):
+            self._unread, self._read = b"", 0
             self._resume()  # what came while this waited for its turn
+            if self._lingering is None and (self._frames.begun or self._protocol.reader.buffer):
+                self._timer = self._loop.call_later(self._message_timeout, self._time_out)
+
+    def _go_on_later(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._real.pause_reading()
+            self._loop.call_soon(self._receive_pieces)
+
+    def _time_out(self) -> None:
+        seconds = self._message_timeout
+        logger.warning("%s: closed: it did not finish a message within %g s", self._inner, seconds)
+        self._real.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _upgrade(self, request: Request) -> None:
         self._protocol.send_response(self._protocol.accept(request))
         if self._protocol.state is not State.OPEN:
             return
-        self._peername = _client(
-            self._real.get_extra_info("peername"), request.headers, self._trusted
-        )
+        if client := _client(self._peername, request.headers, self._trusted):
+            self._peername = client
         for data in self._held:
             send_lines(self._protocol, data)
         self._held.clear()
@@ -252,10 +283,10 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
 
     def _resume(self) -> None:
         """Take what the peer sends, if neither it nor the session needs a pause."""
-        if self._paused or self._full or self._real.is_closing():
+        if self._paused or self._full or self._scheduled or self._real.is_closing():
             return
-        if self._unread:
-            asyncio.get_running_loop().call_soon(self._receive_pieces)
+        if self._read < len(self._unread):
+            self._go_on_later()
         else:
             self._real.resume_reading()
 
@@ -271,9 +302,8 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
         if self._lingering is not None:
             return
         reason = str(self._protocol.handshake_exc or self._protocol.parser_exc)
-        logger.warning("%s: closed: %s", self._inner, ascii(reason[:_LOGGED_CHARACTERS])[1:-1])
-        loop = asyncio.get_running_loop()
-        self._lingering = loop.call_later(LINGER_SECONDS, self._real.close)
+        logger.warning("%s: closed: %s", self._inner, loggable(reason))
+        self._lingering = self._loop.call_later(LINGER_SECONDS, self._real.close)
         self._closing = True  # so that the session's own close changes nothing
         self.resume_reading()
         if self._real.can_write_eof():
@@ -330,7 +360,7 @@ def _is_trusted(address: IPv4Address | IPv6Address | None, trusted: Sequence[Net
 
 def _parse_ip(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        address = ip_address(text)
+        address = ip_address(text.partition("%")[0])  # a zone can be any text
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address

@@ -18,7 +18,7 @@ from hashserv.wire.framing import (
     encode_message,
     is_chunk_start,
 )
-from hashserv.wire.handshake import NEEDS_HEADERS, encode_greeting
+from hashserv.wire.handshake import MAX_HANDSHAKE, NEEDS_HEADERS, encode_greeting
 
 STREAM_END: Final = b"END\n"
 """The line that ends a stream mode."""
@@ -48,7 +48,10 @@ class ClientWire:
         max_message: How many bytes a reply may have.
     """
 
-    __slots__ = ("_max_message", "_message", "_received", "_searched", "max_chunk")
+    __slots__ = (
+        *("_headers", "_headers_size", "_max_message", "_message", "_received", "_searched"),
+        "max_chunk",
+    )
 
     def __init__(
         self,
@@ -61,6 +64,8 @@ class ClientWire:
         self._message = MessageBuffer(max_message)
         self._received = bytearray()
         self._searched = 0  # so many bytes hold no line feed: a long line is searched once
+        self._headers: dict[str, str] = {}
+        self._headers_size = 0
 
     def greeting(self, headers: Mapping[str, str]) -> bytes:
         """Return the handshake to send, with header lines of the caller's."""
@@ -73,6 +78,33 @@ class ClientWire:
     def feed(self, data: bytes) -> None:
         """Take bytes as they arrived."""
         self._received += data
+
+    def server_headers(self) -> Mapping[str, str] | Incomplete:
+        """Take the server's header lines off what was received, or return `INCOMPLETE`.
+
+        For a greeting with `NEEDS_HEADERS` ``true``. Servers before 2024 send no headers then,
+        so a request must have been sent, too: JSON tells that there are none, or no more.
+        Names are in lower case.
+
+        Raises:
+            ProtocolError: What came is no header line, or there are too many.
+        """
+        while not self._received.startswith((b"{", b'"')):
+            if len(self._received) > MAX_HANDSHAKE and b"\n" not in self._received:
+                raise ProtocolError(f"a header line is longer than {MAX_HANDSHAKE} bytes")
+            line = self._line()
+            if line is None:
+                return INCOMPLETE
+            self._headers_size += len(line) + 1
+            if self._headers_size > MAX_HANDSHAKE:
+                raise ProtocolError(f"the headers are longer than {MAX_HANDSHAKE} bytes")
+            if not line.strip():
+                break
+            name, colon, value = line.decode(errors="replace").partition(":")
+            if not colon:
+                raise ProtocolError(f"a header line without a colon: '{name[:80]}'")
+            self._headers[name.strip().lower()] = value.strip()
+        return self._headers
 
     def message(self) -> object:
         """Take the next message off what was received, or return `INCOMPLETE`.

@@ -18,6 +18,9 @@ Word = Annotated[str, Meta(pattern=r"\A\S+\Z")]
 
 Where = dict[str, str | None]
 
+MOST_TOKEN: Final = 1024
+"""Characters in a token or password: verifying one takes time by its length."""
+
 _READING: Final = frozenset({READ})
 _REPORTING: Final = frozenset({READ, REPORT})
 _ADMINISTERING: Final = frozenset({DB_ADMIN})
@@ -223,7 +226,7 @@ class Auth(AccountCommand, frozen=True):
     """Log in: from now on the connection acts as that user."""
 
     username: str
-    token: str
+    token: Annotated[str, Meta(max_length=MOST_TOKEN)]
 
     name = "auth"
     permissions = frozenset()

@@ -63,7 +63,7 @@ class Handshake:
             return Greeting(self._version, self._headers)
         name, colon, value = text.partition(":")
         if not colon:
-            raise ProtocolError(f"a header line without a colon: '{text[:80]}'")
+            raise ProtocolError(f"a header line without a colon: {_shown(text)}")
         self._headers[name.strip().lower()] = value.strip()
         return None
 
@@ -82,7 +82,7 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
 def _parse_hello(text: str) -> tuple[int, int]:
     name, _, version = text.partition(" ")
     if name != PROTOCOL_NAME:
-        raise ProtocolError(f"unknown protocol '{name[:40]}', expected {PROTOCOL_NAME}")
+        raise ProtocolError(f"unknown protocol {_shown(name)}, expected {PROTOCOL_NAME}")
     major, _, minor = version.strip().partition(".")
     try:
         parsed = (int(major), int(minor))
@@ -91,3 +91,8 @@ def _parse_hello(text: str) -> tuple[int, int]:
     if not _FIRST_VERSION <= parsed <= _LAST_VERSION:
         raise ProtocolError(f"protocol version {version.strip()[:40]} is not 1.0 or 1.1")
     return parsed
+
+
+def _shown(text: str) -> str:
+    """Return what a peer sent in the wrong place; not of a message, which may hold a token."""
+    return "of a message" if text.startswith("{") else f"'{text[:40]}'"

@@ -78,7 +78,7 @@ def decode_lookup(line: bytes) -> tuple[str, str]:
     """
     words = _decode_line(line).split()
     if len(words) != 2:
-        raise ProtocolError(f"'{_shown(line)}' is not a method and a taskhash")
+        raise ProtocolError(f"{_shown(line)} is not a method and a taskhash")
     return words[0], words[1]
 
 
@@ -95,15 +95,20 @@ def _decode_line(line: bytes) -> str:
     try:
         text = line.decode()
     except UnicodeDecodeError:
-        raise ProtocolError(f"'{_shown(line)}' is no UTF-8") from None
+        raise ProtocolError(f"{_shown(line)} is no UTF-8") from None
     if "\0" in text:
-        raise ProtocolError(f"'{_shown(line)}' holds NUL")
+        raise ProtocolError(f"{_shown(line)} holds NUL")
     return text
 
 
 def _shown(line: bytes) -> str:
-    """Return the beginning of a line as it can go into a log."""
-    return ascii(line[:_SHOWN_BYTES].decode(errors="replace"))[1:-1]
+    """Return the beginning of a line as it can go into a log or an error.
+
+    What begins as a message does may hold a token, sent at the wrong time.
+    """
+    if line.lstrip().startswith(b"{"):
+        return f"a message of {len(line)} bytes"
+    return ascii(line[:_SHOWN_BYTES].decode(errors="replace"))
 
 
 def _refuse_nul(name: str, text: bytes, arguments: Command) -> None:

@@ -1,0 +1,224 @@
+"""Looking up and reporting where an upstream server may know what the own store does not (§8)."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from hashserv.equivalence.backfill import Backfill
+from hashserv.equivalence.mapping import DEFAULT_CACHE_BYTES, FALSE, TRUE, Equivalences
+from hashserv.equivalence.misses import DEFAULT_TTL, Misses
+from hashserv.equivalence.upstream import UNANSWERED, Unanswered, Upstream
+from hashserv.model import UNIHASH_DIGITS, Equivalent, Mapping, MappingKey, Outhash, Report
+from hashserv.store.base import Store
+
+_Key = TypeVar("_Key")
+
+
+class DownstreamEquivalences(Equivalences):
+    """The mappings of a store, and those of an upstream that the store does not have.
+
+    What the upstream knows is answered at once and stored in the background; what it does not
+    know is remembered for a while. Where it gives no answer, the store's own is the answer.
+
+    Args:
+        store: As of `Equivalences`.
+        upstream: Who is asked for what the store does not know.
+        cache_bytes: As of `Equivalences`.
+        unihash_digits: As of `Equivalences`.
+        negative_ttl: For how many seconds it is remembered what the upstream does not know.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        upstream: Upstream,
+        *,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        unihash_digits: int = UNIHASH_DIGITS,
+        negative_ttl: float = DEFAULT_TTL,
+    ) -> None:
+        super().__init__(store, cache_bytes=cache_bytes, unihash_digits=unihash_digits)
+        self._upstream = upstream
+        self._backfill = Backfill(store)
+        self._missing_lookups = Misses(negative_ttl)
+        self._missing_existences = Misses(negative_ttl)
+
+    def upstream_summary(self) -> dict[str, object]:
+        summary = self._upstream.summary()
+        return {**vars(summary), "backfilled": self._backfill.stored}
+
+    async def backfill_wait(self) -> int:
+        return await self._backfill.wait()
+
+    async def close(self) -> None:
+        await self._backfill.close()
+        await self._upstream.close()
+
+    # Questions in batches. The own cache says "nothing" also of what the upstream may know.
+
+    def known_lookups(self, questions: list[bytes]) -> list[bytes | None]:
+        answers = super().known_lookups(questions)
+        return self._doubted(answers, questions, b"", self._missing_lookups)
+
+    def known_existences(self, questions: list[bytes]) -> list[bytes | None]:
+        answers = super().known_existences(questions)
+        return self._doubted(answers, questions, FALSE, self._missing_existences)
+
+    def _doubted(
+        self,
+        answers: list[bytes | None],
+        questions: list[bytes],
+        nothing: bytes,
+        missing: Misses,
+    ) -> list[bytes | None]:
+        if nothing in answers and self._upstream.available:
+            for at, answer in enumerate(answers):
+                if answer == nothing and questions[at] not in missing:
+                    answers[at] = None
+        return answers
+
+    def further_lookups(
+        self, keys: Sequence[MappingKey], answers: list[bytes]
+    ) -> Awaitable[list[bytes]] | None:
+        return self._further(keys, answers, b"", _question, self._missing_lookups, self._look_up)
+
+    def further_existences(
+        self, unihashes: Sequence[str], answers: list[bytes]
+    ) -> Awaitable[list[bytes]] | None:
+        missing = self._missing_existences
+        return self._further(unihashes, answers, FALSE, str.encode, missing, self._ask_existence)
+
+    def _further(
+        self,
+        keys: Sequence[_Key],
+        answers: list[bytes],
+        nothing: bytes,
+        question: Callable[[_Key], bytes],
+        missing: Misses,
+        ask: Callable[[list[_Key]], Awaitable[list[bytes | Unanswered]]],
+    ) -> Awaitable[list[bytes]] | None:
+        """Return what asks the upstream for the answers that are nothing, if that makes sense."""
+        if nothing not in answers or not self._upstream.available:
+            return None
+        places = [
+            at
+            for at, answer in enumerate(answers)
+            if answer == nothing and question(keys[at]) not in missing
+        ]
+        if not places:
+            return None
+
+        async def further() -> list[bytes]:
+            found = await ask([keys[at] for at in places])
+            for at, answer in zip(places, found, strict=True):
+                if answer == nothing:
+                    missing.add(question(keys[at]))
+                elif answer is not UNANSWERED:
+                    answers[at] = answer
+            return answers
+
+        return further()
+
+    async def _look_up(self, keys: list[MappingKey]) -> list[bytes | Unanswered]:
+        # What is about to be stored is known, though the store does not have it yet.
+        asked = [key for key in keys if self._backfill.get(key) is None]
+        found = dict(zip(asked, await self._upstream.lookup(asked), strict=True))
+        # A build may have reported one of them meanwhile: what the store holds counts.
+        hits = [key for key, unihash in found.items() if isinstance(unihash, str)]
+        held = dict(zip(hits, await self._store.lookup(hits), strict=True)) if hits else {}
+        arrived = [
+            Mapping(*key, unihash)
+            for key, unihash in found.items()
+            if isinstance(unihash, str) and held[key] is None
+        ]
+        self._backfill.add(arrived)
+        answers: list[bytes | Unanswered] = []
+        for key in keys:
+            unihash = held.get(key) or self._backfill.get(key) or found.get(key)
+            if unihash is UNANSWERED:
+                answers.append(UNANSWERED)
+            else:
+                answers.append(unihash.encode() if unihash else b"")
+        return answers
+
+    async def _ask_existence(self, unihashes: list[str]) -> list[bytes | Unanswered]:
+        found = await self._upstream.exist(unihashes)
+        return [
+            UNANSWERED if exists is UNANSWERED else TRUE if exists else FALSE for exists in found
+        ]
+
+    # Single questions: what the upstream knows is stored before it is answered.
+
+    async def get(self, key: MappingKey) -> str | None:
+        unihash = await super().get(key)
+        if unihash is not None or not self._asks_for(key):
+            return unihash
+        (found,) = await self._upstream.lookup([key])
+        if found is None:
+            self._missing_lookups.add(_question(key))
+        if not isinstance(found, str):
+            return await super().get(key)
+        return await self.report_equivalent(Mapping(*key, found))
+
+    async def task(self, key: MappingKey) -> Equivalent | None:
+        task = await super().task(key)
+        if task is not None or not self._asks_for(key):
+            return task
+        found = await self._upstream.task(key)
+        if found is None:
+            self._missing_lookups.add(_question(key))
+        elif isinstance(found, Equivalent):
+            await self._store.copy([found])
+        return await super().task(key)
+
+    async def equivalent(self, method: str, outhash: str, asking: str) -> Equivalent | None:
+        equivalent = await super().equivalent(method, outhash, asking)
+        if equivalent is not None or not self._upstream.available:
+            return equivalent
+        (found,) = await self._upstream.equivalents([(method, outhash, asking)])
+        if isinstance(found, Equivalent):
+            await self._store.copy([found])
+        return await super().equivalent(method, outhash, asking)
+
+    async def outhash(self, method: str, outhash: str, asking: str) -> Outhash | None:
+        row = await super().outhash(method, outhash, asking)
+        if row is not None or not self._upstream.available:
+            return row
+        found = await self._upstream.outhash((method, outhash, asking))
+        if isinstance(found, Outhash):
+            await self._store.copy([found])
+        return await super().outhash(method, outhash, asking)
+
+    def _asks_for(self, key: MappingKey) -> bool:
+        return self._upstream.available and _question(key) not in self._missing_lookups
+
+    # Reports.
+
+    async def report(self, reports: Sequence[Report]) -> list[str]:
+        if any(self._backfill.get(report.key) for report in reports):
+            await self._backfill.wait()  # it was answered already: that must hold
+        unknown = [at for at in await self._without_class(reports) if self._upstream.available]
+        if unknown:
+            reports = list(reports)
+            outputs = [
+                (report.method, report.outhash, report.taskhash)
+                for report in (reports[at] for at in unknown)
+            ]
+            for at, found in zip(unknown, await self._upstream.equivalents(outputs), strict=True):
+                if isinstance(found, Equivalent):
+                    reports[at] = reports[at]._replace(known_as=found.unihash)
+        return await super().report(reports)
+
+    async def _without_class(self, reports: Sequence[Report]) -> list[int]:
+        """Return which reports have neither a mapping yet nor an equivalent in the own store."""
+        held = await self._store.lookup([report.key for report in reports])
+        return [
+            at
+            for at, report in enumerate(reports)
+            if held[at] is None
+            and await self._store.equivalent(report.method, report.outhash) is None
+        ]
+
+
+def _question(key: MappingKey) -> bytes:
+    """Return a key as it travels."""
+    return f"{key.method} {key.taskhash}".encode()

@@ -1,0 +1,87 @@
+"""What the rules want of an upstream server (PROTOCOL.md §8): answers in batches, or none in time.
+
+An upstream is far away, slow, or gone; nothing that happens to it is an error of whoever asks. So
+no method here raises because of it: where it does not answer, the answer is `UNANSWERED`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from hashserv.model import Equivalent, MappingKey, Outhash
+
+
+class Unanswered(Enum):
+    """The type of `UNANSWERED`."""
+
+    UNANSWERED = auto()
+
+
+UNANSWERED: Final = Unanswered.UNANSWERED
+"""There was no answer: too late, broken, or not asked because others had none. Remember nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpstreamSummary:
+    """How an upstream does; times are in seconds.
+
+    Args:
+        state: ``closed`` (it is asked), ``open`` (it is not) or ``half-open`` (a little).
+        in_flight: Questions that wait for their answers.
+        hits: Questions whose answer was something.
+        misses: Questions whose answer was that it knows nothing.
+        errors: Batches of questions that failed.
+        latency: What the last batches took in the mean.
+    """
+
+    state: str
+    in_flight: int
+    hits: int
+    misses: int
+    errors: int
+    latency: float
+
+
+class Upstream(ABC):
+    """A server that is asked for what the own store does not know.
+
+    Answers come in the order of the questions. A question that is under way already is not
+    asked a second time.
+    """
+
+    @property
+    @abstractmethod
+    def available(self) -> bool:
+        """Whether asking makes sense now. Cheap; asked for each batch."""
+
+    @abstractmethod
+    async def lookup(self, keys: Sequence[MappingKey]) -> list[str | Unanswered | None]:
+        """Return the unihash of each key, or `None` where it knows none."""
+
+    @abstractmethod
+    async def exist(self, unihashes: Sequence[str]) -> list[bool | Unanswered]:
+        """Tell of each unihash whether any mapping there has it."""
+
+    @abstractmethod
+    async def task(self, key: MappingKey) -> Equivalent | Unanswered | None:
+        """Return the oldest outhash row of a taskhash, with its mapping (get, all)."""
+
+    @abstractmethod
+    async def equivalents(
+        self, keys: Sequence[tuple[str, str, str]]
+    ) -> list[Equivalent | Unanswered | None]:
+        """Return the oldest row with a mapping of each method, outhash and (asking) taskhash."""
+
+    @abstractmethod
+    async def outhash(self, key: tuple[str, str, str]) -> Outhash | Unanswered | None:
+        """Return the oldest row of a method and outhash, whether it has a mapping or not."""
+
+    @abstractmethod
+    def summary(self) -> UpstreamSummary:
+        """Return how it does."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Ask no more. Idempotent."""

@@ -1,0 +1,90 @@
+"""An upstream that is another server, near or far (PROTOCOL.md §8)."""
+
+import ssl
+from collections.abc import Sequence
+
+from hashserv.address import Address, TlsAddress, WebSocketAddress
+from hashserv.equivalence.upstream import Unanswered, Upstream, UpstreamSummary
+from hashserv.model import UNIHASH_DIGITS, Equivalent, MappingKey, Outhash
+from hashserv.transport.tls import client_context
+from hashserv.upstream.connection import Login
+from hashserv.upstream.pool import DEFAULT_TIMEOUT, Pool
+from hashserv.upstream.questions import (
+    Equivalents,
+    Existences,
+    Lookups,
+    Outhashes,
+    OuthashKey,
+    Tasks,
+)
+
+
+class RemoteUpstream(Upstream):
+    """A server that is asked over the network; made in a running event loop, connects when asked.
+
+    Args:
+        address: The server's.
+        timeout: Seconds that a question may take, all in all.
+        own_id: The own server's ``server-id``, by which it recognizes itself; empty for none.
+        unihash_digits: How many digits a unihash has at least; what has less is nonsense.
+        username: Who to log in as; empty or `None` for nobody.
+        token: That user's token.
+        tls: How to do TLS; `None` for what the environment says now.
+
+    Raises:
+        AddressError: What the environment says of TLS can't be used.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        own_id: str = "",
+        unihash_digits: int = UNIHASH_DIGITS,
+        username: str | None = None,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        if tls is None and _speaks_tls(address):
+            tls = client_context()  # once: reading the system's authorities takes long
+        login = Login(username, token or "") if username else None
+        self._pool = Pool(address, timeout=timeout, own_id=own_id, login=login, tls=tls)
+        self._lookups = self._pool.kind(Lookups(unihash_digits))
+        self._existences = self._pool.kind(Existences())
+        self._tasks = self._pool.kind(Tasks(unihash_digits))
+        self._equivalents = self._pool.kind(Equivalents(unihash_digits))
+        self._outhashes = self._pool.kind(Outhashes())
+
+    @property
+    def available(self) -> bool:
+        return self._pool.available
+
+    async def lookup(self, keys: Sequence[MappingKey]) -> list[str | Unanswered | None]:
+        return await self._pool.ask(self._lookups, keys)
+
+    async def exist(self, unihashes: Sequence[str]) -> list[bool | Unanswered]:
+        return await self._pool.ask(self._existences, unihashes)
+
+    async def task(self, key: MappingKey) -> Equivalent | Unanswered | None:
+        (found,) = await self._pool.ask(self._tasks, [key])
+        return found
+
+    async def equivalents(self, keys: Sequence[OuthashKey]) -> list[Equivalent | Unanswered | None]:
+        return await self._pool.ask(self._equivalents, keys)
+
+    async def outhash(self, key: OuthashKey) -> Outhash | Unanswered | None:
+        (found,) = await self._pool.ask(self._outhashes, [key])
+        return found
+
+    def summary(self) -> UpstreamSummary:
+        return self._pool.summary()
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+def _speaks_tls(address: Address) -> bool:
+    return isinstance(address, TlsAddress) or (
+        isinstance(address, WebSocketAddress) and address.secure
+    )
