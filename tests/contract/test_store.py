@@ -53,7 +53,7 @@ def test_a_report_is_stored_whole(run: Run) -> None:
         row = await store.outhash("m", "o")
         assert row is not None
         assert row.created is not None
-        assert row == Outhash(row.id, "m", "t", "o", row.created, *full[4:])
+        assert row == Outhash(row.id, "m", "t", "o", row.created, *full[4:10])
         assert before <= datetime.fromisoformat(row.created) <= datetime.now(UTC)
         assert await store.equivalent("m", "o") == Equivalent(row, "u", "")
         assert await store.task(key("t")) == Equivalent(row, "u", "")
