@@ -15,6 +15,7 @@ from bench.idle import Idle
 from bench.rounds import Rates, Rounds
 from bench.servers import Hashserv, Redis, Server
 from bench.transports import Carried, Transports
+from bench.upstream import Asked, Downstream
 from bench.workloads import Workload
 
 CACHE_BYTES: Final = 2 << 30
@@ -55,6 +56,7 @@ class Findings:
     idle_redis: Idle | None = None
     greeds: list[Greed] = field(default_factory=list)
     carried: list[Carried] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
     wrong_when_warming: int = 0
 
     @property
@@ -66,6 +68,7 @@ class Findings:
             + sum(row.wrong for row in (self.idle, self.idle_redis) if row is not None)
             + sum(row.wrong for row in self.greeds)
             + sum(row.wrong for row in self.carried)
+            + sum(row.wrong for row in self.asked)
         )
 
 
@@ -90,8 +93,8 @@ class Campaign:
     def run(self) -> Findings:
         """Load, measure, and return the findings; show progress on a terminal."""
         n_measured = len(self._cached + self._durable + self._uncached)
-        # And loading, warming, idle, three for fairness.
-        steps = 6 + self._plan.rounds * (n_measured + 1)
+        # And loading, warming, idle, three for fairness; transports and upstream in each round.
+        steps = 6 + self._plan.rounds * (n_measured + 2)
         with (
             tqdm(total=steps, disable=None, leave=False) as self._bar,
             ExitStack() as stack,
@@ -115,6 +118,7 @@ class Campaign:
             with self._hashserv(cache_bytes=0) as ours:
                 self._measure_fairness(ours)
             self._measure_transports()
+            self._measure_upstream()
         return self._findings
 
     def _start_redis(self, stack: ExitStack) -> tuple[Redis | None, Redis | None]:
@@ -162,6 +166,13 @@ class Campaign:
         )
         for carried in measuring.measure(self._plan.rounds):
             self._findings.carried = carried
+            self._bar.update()
+
+    def _measure_upstream(self) -> None:
+        self._bar.set_description("upstream")
+        measuring = Downstream(self._database, self._generators, mappings=self._plan.mappings)
+        for asked in measuring.measure(self._plan.rounds):
+            self._findings.asked = asked
             self._bar.update()
 
     def _step(self, description: str) -> None:

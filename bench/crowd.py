@@ -5,13 +5,16 @@ It prints how many look-ups a second they had answers to, all together, and how 
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import uvloop
 
-from bench.generators import METHOD
+from bench.generators import METHOD, Outcome, outcome_of
 from hashserv import create_async_client
 from hashserv.client import AsyncClient
 
@@ -41,9 +44,22 @@ async def _look_up(client: AsyncClient, task: Task) -> int:
     return sum(answer != expected for answer, expected in zip(answers, task.unihashes, strict=True))
 
 
-def encoded(task: Task) -> str:
-    """Return a task as this program reads it."""
-    return json.dumps(asdict(task))
+def outcome(task: Task, environment: Mapping[str, str] | None = None) -> Outcome:
+    """Have a crowd do a task, in a process of its own.
+
+    Args:
+        task: What it does.
+        environment: What its environment has beside ours.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.crowd"],
+        input=json.dumps(asdict(task)),
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return outcome_of(done.stdout)
 
 
 if __name__ == "__main__":

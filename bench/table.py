@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from bench import fairness, idle
+from bench import delay, fairness, idle
 from bench.campaign import Findings
 from bench.fairness import Greed
 from bench.idle import Idle
 from bench.rounds import Rates
 from bench.transports import Carried
+from bench.upstream import Asked
 
 _KIB = 1024
 _MIB = 1024 * 1024
@@ -18,6 +19,10 @@ _MS = 1e3
 _RATES = ("requests", "ours/s", "Redis/s", "ratio", "min-max", "goal", "")
 _IDLE = ("memory", "ours", "Redis", "goal", "")
 _CARRIED = ("look-ups of Python clients", "ours/s", "of TCP", "min-max")
+_ASKED = (
+    f"look-ups, upstream {delay.ROUND_TRIP_SECONDS * _MS:.0f} ms away",
+    *("seconds", "min-max", "asked there", "goal", ""),
+)
 _GREEDS = ("fairness", "p50 ms", "p99 ms", "max ms", "growth MiB", "goal", "")
 
 
@@ -35,6 +40,8 @@ def of(findings: Findings) -> str:
         tables.append(
             aligned(_CARRIED, [_carried(row, findings.carried[0]) for row in findings.carried])
         )
+    if findings.asked:
+        tables.append(aligned(_ASKED, [_asked(row) for row in findings.asked]))
     return "\n\n".join(tables)
 
 
@@ -73,6 +80,17 @@ def as_json(findings: Findings) -> dict[str, Any]:
         ],
         "transports": [
             {"name": row.name, "ours": row.rates, "wrong": row.wrong} for row in findings.carried
+        ],
+        "upstream": [
+            {
+                "name": row.name,
+                "seconds": row.seconds,
+                "questions": row.questions,
+                "goal": _asked_goal(row),
+                "met": row.met,
+                "wrong": row.wrong,
+            }
+            for row in findings.asked
         ],
         "wrong": findings.wrong,
     }
@@ -124,6 +142,26 @@ def _carried(row: Carried, tcp: Carried) -> list[str]:
         f"{median(ratios):.2f}",
         f"{min(ratios):.2f}-{max(ratios):.2f}",
     ]
+
+
+def _asked(row: Asked) -> list[str]:
+    return [
+        row.name,
+        f"{median(row.seconds):.2f}",
+        f"{min(row.seconds):.2f}-{max(row.seconds):.2f}",
+        f"{row.asked_most:,}",
+        _asked_goal(row) or "",
+        _verdict(met=row.met),
+    ]
+
+
+def _asked_goal(row: Asked) -> str | None:
+    goals = []
+    if row.most_seconds is not None:
+        goals.append(f"<= {row.most_seconds} s")
+    if row.most_questions is not None:
+        goals.append(f"asked <= {row.most_questions:,}")
+    return ", ".join(goals) or None
 
 
 def _bytes_each(row: Idle | None) -> str:

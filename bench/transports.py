@@ -1,8 +1,5 @@
 """What each transport costs: the same crowd of Python clients over TCP, WebSocket and TLS."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +10,7 @@ from typing import Final
 import trustme
 
 from bench import crowd
-from bench.generators import Generators, Outcome, outcome_of
+from bench.generators import Generators, Outcome
 from bench.servers import Hashserv
 
 CLIENTS: Final = 200
@@ -92,12 +89,4 @@ class Transports:
             taskhashes=self._taskhashes,
             unihashes=self._unihashes,
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.crowd"],
-            input=crowd.encoded(task),
-            env={**os.environ, "HASHSERV_TLS_CA": str(authority)},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        return outcome_of(done.stdout)
+        return crowd.outcome(task, {"HASHSERV_TLS_CA": str(authority)})

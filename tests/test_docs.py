@@ -16,6 +16,7 @@ import pytest
 import hashserv
 from hashserv.cli import bitbake_hashclient, serving
 from hashserv.client import Client
+from hashserv.equivalence.upstream import UpstreamSummary
 from hashserv.model import ALL_PERMISSIONS
 from hashserv.server import audit
 from hashserv.server.account_handlers import ACCOUNT_HANDLERS
@@ -23,11 +24,14 @@ from hashserv.server.peer import Peer
 from hashserv.server.process import HashServer
 from hashserv.server.settings import Limits, Settings
 from hashserv.transport import tls
+from hashserv.upstream.breaker import Breaker
+from hashserv.upstream.failures import explain
 from hashserv.wire.commands import COMMANDS, Command
 
 PROJECT = Path(__file__).resolve().parents[1]
 REFERENCE = PROJECT / "docs" / "reference"
 HOW_TO = PROJECT / "docs" / "how-to"
+IN_FRONT = HOW_TO / "put-a-server-in-front.md"
 PAGES = sorted(
     [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *(PROJECT / "bench").glob("*.md")]
 )
@@ -267,6 +271,26 @@ def test_audit_log(caplog: pytest.LogCaptureFixture) -> None:
             recorded += [json.loads(record.message) for record in caplog.records]
     assert all(list(line) == list(rows) for line in recorded)
     assert {line["what"] for line in recorded} == set(rows["what"])
+
+
+def test_statistics_of_an_upstream() -> None:
+    expected = {*(field.name for field in fields(UpstreamSummary)), "backfilled"}
+    rows = table("../how-to/put-a-server-in-front.md", "key", "value")
+    assert {code(row["key"])[0] for row in rows} == expected
+    (example,) = re.findall(r"```json\n(.*?)```", IN_FRONT.read_text(), re.DOTALL)
+    assert json.loads(f"{{{example}}}")["upstream"].keys() == expected
+    (in_protocol,) = re.findall(r'`"upstream"`: `{(.*?)}`', (REFERENCE / "protocol.md").read_text())
+    assert set(in_protocol.split(", ")) == expected
+
+
+def test_log_of_an_upstream(caplog: pytest.LogCaptureFixture) -> None:
+    breaker = Breaker("wss://hashserv.example.org/ws")
+    with caplog.at_level("INFO", "hashserv.upstream"):
+        breaker.failed(explain(TimeoutError(), timeout=Settings.upstream_timeout))
+        breaker.probed(None)
+        breaker.succeeded()
+    log = "".join(f"{record.levelname} {record.message}\n" for record in caplog.records)
+    assert f"```\n{log}```\n" in IN_FRONT.read_text()
 
 
 @pytest.mark.parametrize("page", OPERATING, ids=lambda page: str(page.relative_to(PROJECT)))

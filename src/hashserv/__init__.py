@@ -11,7 +11,6 @@ from hashserv.errors import (
     ConnectionClosedError,
     InvokeError,
     ServerError,
-    SettingsError,
 )
 from hashserv.model import DEFAULT_ANON_PERMS, User, is_valid_unihash
 from hashserv.version import __version__
@@ -120,17 +119,12 @@ def create_server(
     from hashserv.server.settings import Settings
 
     del db_username, db_password  # for other engines' URLs, which Settings refuses
-    if upstream and read_only:
-        raise SettingsError(
-            "A read-only server can't have an upstream: it could not keep what it learns there"
-        )
-    if upstream:
-        raise SettingsError(f"The upstream server '{upstream}': upstreams are not supported yet")
     settings = Settings(
         bind=(addr,),
         database=database_file(dbname),
         durable=sync,
         read_only=read_only,
+        upstream=upstream or None,
         anon_perms=DEFAULT_ANON_PERMS if anon_perms is None else tuple(anon_perms),
         admin_username=admin_username,
         admin_password=admin_password,

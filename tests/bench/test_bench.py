@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import generators, servers, workloads
+from bench import delay, generators, servers, workloads
+from hashserv import create_client
 
 ROOT = Path(__file__).parents[2]
 REQUESTS = 1000
@@ -46,6 +47,15 @@ def test_quick_run_measures_every_row(tmp_path: Path) -> None:
         *("TCP", "TLS", "WebSocket", "WebSocket, TLS")
     ]
     assert all(row["ours"][0] > 0 for row in found["transports"])
+    upstream = {row["name"]: row for row in found["upstream"]}
+    assert {name: row["questions"] for name, row in upstream.items()} == {
+        "10,000 unknown there": [10_000],
+        "10,000 unknown there, again": [0],
+        "10,000 known there": [10_000],
+        "10,000 known there, again when stored": [0],
+        "50 clients x the same 2,000 unknown": [2_000],
+    }
+    assert all(name in done.stdout and row["seconds"][0] > 0 for name, row in upstream.items())
     assert found["wrong"] == 0
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -56,6 +66,25 @@ def test_wrong_replies_of_ours_are_counted(tmp_path: Path, programs: generators.
     with servers.Hashserv(tmp_path / "empty.db", cache_bytes=0, generators=programs) as server:
         assert server.under(known).wrong == REQUESTS
         assert server.under(unknown).wrong == 0
+
+
+def test_long_line_counts_questions_about_tasks(
+    tmp_path: Path, programs: generators.Generators
+) -> None:
+    keys = [(generators.METHOD, f"{number:064x}") for number in range(REQUESTS)]
+    with (
+        servers.Hashserv(tmp_path / "far.db", cache_bytes=0, generators=programs) as server,
+        delay.LongLine(server.address) as line,
+        create_client(line.address) as client,
+    ):
+        client.report_unihash(keys[0][1], keys[0][0], "0" * 64, "a" * 64)
+        assert line.questions() == 1
+        assert client.ping() == {"alive": True}
+        assert line.questions() == 1
+        assert client.get_taskhash(*keys[0]) is not None
+        assert line.questions() == 2
+        assert client.get_unihash_batch(keys) == ["a" * 64, *[None] * (REQUESTS - 1)]
+        assert line.questions() == 2 + REQUESTS
 
 
 @pytest.mark.parametrize(("unknown", "wrong"), [(0, REQUESTS), (100, 0)])

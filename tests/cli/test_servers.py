@@ -47,6 +47,25 @@ def test_environment_gives_defaults_and_flags_win() -> None:
     assert not serving.settings_of(parsed(HASHSERVER_READ_ONLY="0")).read_only
 
 
+def test_an_upstream_is_given_by_flags_or_environment(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("secret\n")
+    environment = {
+        "HASHSERVER_UPSTREAM": "far:1",
+        "HASHSERVER_UPSTREAM_USERNAME": "anna",
+        "HASHSERVER_UPSTREAM_TOKEN_FILE": str(file),
+        "HOME": str(tmp_path),
+    }
+    settings = serving.settings_of(parsed(**environment))
+    assert settings.upstream == "far:1"
+    assert (settings.upstream_username, settings.upstream_token) == ("anna", "secret")
+    assert "secret" not in repr(settings)
+    flags = ["-u", "near:2", "--upstream-timeout", "1.5", "--upstream-negative-ttl", "0"]
+    settings = serving.settings_of(parsed(*flags, **environment))
+    assert settings.upstream == "near:2"
+    assert (settings.upstream_timeout, settings.upstream_negative_ttl) == (1.5, 0)
+
+
 def test_empty_variables_are_as_if_unset() -> None:
     names = ("ADMIN_USER", "ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "TLS_CERT", "AUDIT_LOG", "DB")
     parser = argparse.ArgumentParser()
@@ -111,6 +130,13 @@ def test_every_limit_has_a_flag() -> None:
         (["--new-tokens", "0"], "new tokens"),
         (["--failed-logins", "99999999999999999999"], "failed logins"),
         (["--bind", "nonsense"], "is no address"),
+        (["--upstream", "nonsense"], "is no address"),
+        (["--upstream", ":1", "--bind", ":1"], "is this server itself"),
+        (["--upstream", ":1", "--read-only"], "read-only server can't have an upstream"),
+        (["--upstream", ":1", "--upstream-username", "x"], "both a name and a token"),
+        (["--upstream", ":1", "--upstream-token-file", "/no/file"], "/no/file can't be read"),
+        (["--upstream", ":1", "--upstream-timeout", "0"], "larger than zero"),
+        (["--upstream", ":1", "--upstream-negative-ttl", "-1"], "time"),
         (["--bind", ":1", "--bind", "ws://:1"], "listened on already"),
         (["--bind", "unix://s", "--bind", "unix://s"], "listened on already"),
         (["--bind", "wss://:8686"], "needs a certificate: --tls-cert"),

@@ -27,6 +27,13 @@ class Instead:
 
 
 @dataclass(frozen=True)
+class HeaderLines:
+    """We send header lines of these names, and then the recorded empty line."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class OldestRow:
     """We send the oldest row with an outhash, with the mapping of its taskhash."""
 
@@ -57,7 +64,7 @@ class Difference:
     connection: int
     reply: int
     about: str
-    ours: Changed | Instead | OldestRow | Refused | GoesOn
+    ours: Changed | Instead | HeaderLines | OldestRow | Refused | GoesOn
     reason: str
 
 
@@ -158,6 +165,14 @@ def _head_changes(
 
 
 DIFFERENCES: Final = (
+    *(
+        Difference(
+            *("raw-good-tcp", connection, 1, "\n", HeaderLines(("server-id",))),
+            "§4: a server that is asked for headers says which it is, to see whether it is its own"
+            " upstream",
+        )
+        for connection in (2, 3)
+    ),
     # Protocol 1.0 on today's reference: refused there, served by us.
     *(
         Difference(
@@ -209,6 +224,29 @@ DIFFERENCES: Final = (
         "§9: backfill-wait without an upstream",
     ),
     _malformed(41, '{"mark": 1, "where": {}}', "mark", reply=2),
+    # Downstream of another server.
+    *(
+        Difference(
+            *("upstream-pair-head-unix", connection, 1, '{"get": '),
+            GoesOn("null", PING, ALIVE),
+            "§9: plain get of an unknown hash with an upstream answers null",
+        )
+        for connection in (4, 6, 8, 10)
+    ),
+    Difference(
+        *("upstream-pair-2021-tcp", 1, 12, '"all": true'),
+        Changed({"id": "<new id>", "created": "<now>", "gc_mark": ""}),
+        "§5: in 2021 the upstream's row was answered as it came, not as it is stored",
+    ),
+    Difference(
+        *("upstream-pair-2021-tcp", 1, 13, '"all": false'),
+        Instead(
+            '{"taskhash": "5ea18f70cccfd9e380873477449a9a7e11e7b0ed305520f7d6a5b1815056e18c", '
+            '"method": "TestMethod", '
+            '"unihash": "59b368d0bd2658cca1720235e8fb0404529468f30953f36f2c14b9e79715007e"}'
+        ),
+        "§5: in 2021 get answered the whole row, though not asked for all",
+    ),
     # A database of 2020 under a server of 2021.
     *(
         _row_first(reply, outhash, reason)

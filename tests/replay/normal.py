@@ -10,7 +10,7 @@ Normal = Any
 _TIMES = frozenset({"total_time", "max_time", "average", "stdev"})
 
 
-def normalise(text: str | None, *, known_ids: int = 0) -> Normal:
+def normalise(text: str | None, *, known_ids: int = 0, downstream: bool = False) -> Normal:
     """Return what two replies to the same request must agree in.
 
     * a row that the conversation itself made has an ``id`` and ``created`` of its own; both must
@@ -21,9 +21,13 @@ def normalise(text: str | None, *, known_ids: int = 0) -> Normal:
 
     Lines of the stream modes, ``"ok"`` and ``null`` count to the letter.
 
+    * downstream of another server, how much was still to be copied is chance, and the statistics
+      tell of the upstream, too.
+
     Args:
         text: A reply, or nothing where the connection was closed.
         known_ids: Rows up to this id were there before.
+        downstream: Whether the server has an upstream.
     """
     if text is None or not text.startswith("{"):
         return text
@@ -41,6 +45,10 @@ def normalise(text: str | None, *, known_ids: int = 0) -> Normal:
             name: "<seconds>" if name in _TIMES and isinstance(number, int | float) else number
             for name, number in message["requests"].items()
         }
+    if downstream:
+        message.pop("upstream", None)
+        if isinstance(message.get("tasks"), int):
+            message["tasks"] = "<a number>"
     return message
 
 

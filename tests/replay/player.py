@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.replay.differences import Changed, Difference, GoesOn, Instead, Refused
+from tests.replay.differences import Changed, Difference, GoesOn, HeaderLines, Instead, Refused
 from tests.replay.normal import Normal, normalise, token_in, with_gc_mark
 from tests.replay.peer import Peer, dial
 from tests.replay.recording import Close, Open, Reply, Send, Step
@@ -33,6 +33,7 @@ class Player:
         differences: Where it answers something else on purpose; all of them must be met.
         known_ids: Rows up to this id were there before the conversation.
         gc_mark: Whether the recorded server knew that column.
+        downstream: Whether the server has an upstream.
         tls: Whom to trust, for an address that needs it.
     """
 
@@ -43,12 +44,14 @@ class Player:
         *,
         known_ids: int = 0,
         gc_mark: bool = True,
+        downstream: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = address
         self._differences = {(each.connection, each.reply): each for each in differences}
         self._known_ids = known_ids
         self._gc_mark = gc_mark
+        self._downstream = downstream
         self._tls = tls
         self._tokens: dict[bytes, bytes] = {}  # those of our server by the recorded ones
         self._peers: dict[int, Peer] = {}
@@ -117,6 +120,11 @@ class Player:
             case Instead(text):
                 assert text != step.text, f"{difference} is none"
                 self._equal(connection, self._normal(text), self._normal(peer.reply()))
+            case HeaderLines(names):
+                found = []
+                while header := peer.reply():
+                    found.append(header.partition(":")[0])
+                self._equal(connection, [*names, step.text], [*found, header])
             case Refused(words):
                 self._refused(peer, connection, words)
                 peer.close()
@@ -137,7 +145,7 @@ class Player:
                     self._equal(connection, self._normal(reply), self._normal(peer.reply()))
                 given = peer.ask(request.encode())
                 self._equal(connection, self._normal(answer), self._normal(given))
-            case Changed() | Instead():
+            case Changed() | Instead() | HeaderLines():
                 raise AssertionError(f"{difference}: the recorded server did not answer")
 
     def _refused(self, peer: Peer, connection: int, words: Sequence[str]) -> None:
@@ -164,7 +172,7 @@ class Player:
             self._tokens[token.encode()] = (token_in(given) or "none").encode()
 
     def _normal(self, text: str | None) -> Normal:
-        return normalise(text, known_ids=self._known_ids)
+        return normalise(text, known_ids=self._known_ids, downstream=self._downstream)
 
     def _equal(self, connection: int, expected: Normal, given: Normal) -> None:
         if given != expected:

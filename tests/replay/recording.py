@@ -58,10 +58,10 @@ def find(kind: str, name: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def read(path: Path) -> list[Step]:
-    """Read a recording of one leg."""
+def read(path: Path, *, leg: str | None = None) -> list[Step]:
+    """Read a recording, or one leg of it."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return list(_steps(records))
+    return list(_steps([record for record in records if record.get("leg") == leg]))
 
 
 def _steps(records: list[dict[str, Any]]) -> Iterator[Step]:

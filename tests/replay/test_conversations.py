@@ -43,7 +43,7 @@ BINDS: Final = {
 
 def test_all_but_the_large_recordings_are_part_of_the_checkout() -> None:
     in_checkout = {path.stem for path in (Path(__file__).parents[1] / "data/wire").glob("*.jsonl")}
-    assert set(RECORDINGS) - in_checkout == LARGE
+    assert {*RECORDINGS, *PAIRS} - in_checkout == LARGE
 
 
 @pytest.mark.parametrize("transport", BINDS)
@@ -69,6 +69,26 @@ def test_conversation(
     gc_mark = name not in differences.WITHOUT_GC_MARK
     player = Player(server.address, differences.of(name), gc_mark=gc_mark, tls=tls)
     played = player.play(read(FOUND[name]))
+    wire_tally.add(played)
+    assert played.replies
+    if played.wrong:
+        pytest.fail("\n".join(played.wrong), pytrace=False)
+
+
+PAIRS: Final = {"upstream-pair-head-unix": "s17", "upstream-pair-2021-tcp": "s18"}
+"""Recordings of two servers, one upstream of the other, and what the upstream's tasks are made
+of."""
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pair(name: str, start_server: StartServer, wire_tally: Tally) -> None:
+    path = find("wire", f"{name}.jsonl")
+    assert path is not None
+    upstream = start_server()
+    report_nine_tasks(upstream, PAIRS[name])
+    server = start_server("--upstream", upstream.address)
+    player = Player(server.address, differences.of(name), downstream=True)
+    played = player.play(read(path, leg="down"))
     wire_tally.add(played)
     assert played.replies
     if played.wrong:

@@ -24,6 +24,7 @@ import hashserv
 from hashserv.errors import AddressError, NotADatabase, SettingsError, StoreError
 from hashserv.server import ALL_PERMISSIONS
 from hashserv.server.process import HashServer
+from tests.conftest import StartServer
 from tests.servers import START_SECONDS, wait_for
 
 METHOD = "TestMethod"
@@ -375,8 +376,13 @@ def test_an_interrupted_start_leaves_no_child(create: Create, short_tmp: Path) -
         os.kill(parent, signal.SIGINT)
         threading.Event().wait()
 
-    with pytest.raises(KeyboardInterrupt):
-        create().serve_as_process(prefunc, (os.getpid(),))
+    # What a shell starts in the background ignores SIGINT, and so do these tests then.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            create().serve_as_process(prefunc, (os.getpid(),))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended(int((short_tmp / "pid").read_text()))
     assert not multiprocessing.active_children()
 
@@ -539,7 +545,6 @@ def test_a_database_url_of_a_file(
         ({"anon_perms": ["@user-admin"]}, "@user-admin can't be given to anonymous"),
         ({"anon_perms": ALL_PERMISSIONS}, "can't be given to anonymous"),
         ({"read_only": True, "upstream": "host:8686"}, "read-only server can't have an upstream"),
-        ({"upstream": "host:8686"}, "upstreams are not supported yet"),
         ({"admin_username": "admin"}, "password"),
         ({"admin_password": "secret"}, "admin"),
         ({"dbname": "sqlite:///:memory:"}, "name a file"),
@@ -555,6 +560,18 @@ def test_what_contradicts_itself_is_refused_at_once(arguments: Any, says: str) -
 def test_an_address_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(AddressError, match="nonsense"):
         hashserv.create_server("nonsense", "h.db")
+    with pytest.raises(AddressError, match="nonsense"):
+        hashserv.create_server(TCP, "h.db", upstream="nonsense")
+
+
+def test_what_an_upstream_knows(create: Create, start_server: StartServer) -> None:
+    far = start_server()
+    with hashserv.create_client(far.address) as client:
+        client.report_unihash_equiv("1" * 64, "method", "2" * 64)
+    server = create(upstream=far.address)
+    server.serve_as_process()
+    with hashserv.create_client(server.address) as client:
+        assert client.get_unihash("method", "1" * 64) == "2" * 64
 
 
 def test_an_empty_upstream_is_none(create: Create) -> None:

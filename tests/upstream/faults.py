@@ -179,11 +179,13 @@ class FaultyProxy:
     async def _close(self) -> None:
         if self._listening is not None:
             self._listening.close()
+        await _turns()  # what asyncio is just accepting
         self._cut()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _turns()  # what it is just closing
 
     def _start(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         # A task of our own: asyncio complains loudly of its own ones that are cancelled.
@@ -196,8 +198,9 @@ class FaultyProxy:
     ) -> None:
         self.connections += 1
         if self._fault.close_at_once:
-            await from_client.read(1)
-            to_client.close()
+            with contextlib.suppress(OSError):
+                await from_client.read(1)
+            to_client.transport.abort()
             return
         try:
             from_server, to_server = await self._connect()
@@ -280,6 +283,11 @@ class FaultyProxy:
                 raise ConnectionResetError
             if data and fault is self._fault:
                 await self._changed.wait()
+
+
+async def _turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def _bound(port: int) -> socket.socket:

@@ -4,7 +4,13 @@ import logging
 
 import pytest
 
-from hashserv.upstream.breaker import TRIAL_QUESTIONS, Breaker, State
+from hashserv.upstream.breaker import (
+    FIRST_PAUSE,
+    REFUSED_PAUSE,
+    TRIAL_QUESTIONS,
+    Breaker,
+    State,
+)
 from hashserv.upstream.failures import Cause
 from tests.upstream.asking import logged
 
@@ -92,7 +98,18 @@ def test_each_change_is_one_line(breaker: Breaker, caplog: pytest.LogCaptureFixt
     breaker.succeeded()
     breaker.succeeded()
     lines = [(r.levelname, r.getMessage()) for r in caplog.records]
-    assert [level for level, _ in lines] == ["WARNING", "INFO", "INFO", "INFO", "INFO"]
+    assert [level for level, _ in lines] == ["WARNING", "INFO", "INFO", "INFO", "WARNING"]
     assert all("far.example:8686" in line for _, line in lines)
     assert "time-out" in lines[0][1]
-    assert len(logged(caplog)) == 1
+    assert len(logged(caplog)) == 2
+
+
+def test_who_refuses_us_is_not_asked_again_soon(breaker: Breaker) -> None:
+    refused = Cause("it refuses the login", lasting=True, refused=True)
+    breaker.failed(refused)
+    assert breaker.pause == REFUSED_PAUSE
+    breaker.probed(refused)
+    assert breaker.pause == REFUSED_PAUSE
+    breaker.probed(None)
+    breaker.succeeded()
+    assert breaker.pause == FIRST_PAUSE

@@ -77,9 +77,10 @@ def test_a_fault_opens_the_circuit_and_passes(
             assert upstream.summary().state == "closed"
 
     run(test())
-    (warning,) = logged(caplog)
+    warning, over = logged(caplog)
     assert CAUSES[name] in warning
     assert proxy.address in warning
+    assert "answers again" in over
     assert len(logged(caplog, logging.INFO)) == 3
     assert all("\n" not in line for line in logged(caplog, logging.INFO))
 

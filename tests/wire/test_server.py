@@ -364,12 +364,16 @@ def test_an_error_is_told_as_the_reference_tells_it() -> None:
 
 @pytest.mark.parametrize(
     ("headers", "answer"),
-    [({}, b""), ({"needs-headers": "false"}, b""), ({"needs-headers": "true"}, b"\n")],
+    [
+        ({}, b""),
+        ({"needs-headers": "false"}, b""),
+        ({"needs-headers": "true"}, b"server-id: 7f\n\n"),
+    ],
 )
 def test_header_lines_are_sent_to_who_waits_for_them(
     headers: dict[str, str], answer: bytes
 ) -> None:
-    assert encode_server_headers(Greeting((1, 1), headers)) == answer
+    assert encode_server_headers(Greeting((1, 1), headers), "7f") == answer
 
 
 # Both sides of one conversation.

@@ -93,12 +93,15 @@ def login_of(parsed: argparse.Namespace) -> Login:
         return Login(parsed.login, password, parsed.become)
     if parsed.no_netrc:
         return Login(become=parsed.become)
-    username, password = _netrc_login(parsed.address)
+    username, password = netrc_login(parsed.address)
     return Login(username, password, parsed.become)
 
 
-def _netrc_login(address: str) -> tuple[str | None, str | None]:
-    """Return the login and password that ``~/.netrc`` has for an address, if it does."""
+def netrc_login(address: str) -> tuple[str | None, str | None]:
+    """Return the login and password that ``~/.netrc`` has for an address, if it does.
+
+    What is wrong with the file is told on standard error.
+    """
     try:
         found = netrc.netrc().authenticators(address)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from logging.handlers import WatchedFileHandler
 
+from hashserv.cli.login import netrc_login
 from hashserv.cli.secret_files import first_line
 from hashserv.errors import AddressError, HashservError, SettingsError
 from hashserv.model import DEFAULT_ANON_PERMS
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         help="what clients without a login may do: any of @read, @report, @db-admin, or @none "
         "(%(default)s; environment: HASHSERVER_ANON_PERMS)",
     )
+    _add_upstream(parser, environment)
     _add_database_login(parser, environment)
     _add_administrator(parser, environment)
     _add_network(parser, environment)
@@ -116,6 +118,45 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
             default=field.default,
             help=f"{_LIMIT_HELP[field.name]} (%(default)s)",
         )
+
+
+def _add_upstream(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    upstream = parser.add_argument_group("upstream")
+    upstream.add_argument(
+        *("-u", "--upstream"),
+        metavar="ADDR",
+        default=environment.get(_ENVIRONMENT + "UPSTREAM"),
+        help="server to ask for what this one does not know (environment: HASHSERVER_UPSTREAM)",
+    )
+    upstream.add_argument(
+        "--upstream-username",
+        metavar="NAME",
+        default=environment.get(_ENVIRONMENT + "UPSTREAM_USERNAME"),
+        help="who to log in there as; by default as ~/.netrc says for the address "
+        "(environment: HASHSERVER_UPSTREAM_USERNAME)",
+    )
+    upstream.add_argument(
+        "--upstream-token-file",
+        metavar="FILE",
+        default=environment.get(_ENVIRONMENT + "UPSTREAM_TOKEN_FILE"),
+        help="file whose first line is the user's token "
+        "(environment: HASHSERVER_UPSTREAM_TOKEN_FILE, or HASHSERVER_UPSTREAM_TOKEN for the token)",
+    )
+    upstream.set_defaults(upstream_token=environment.get(_ENVIRONMENT + "UPSTREAM_TOKEN"))
+    upstream.add_argument(
+        "--upstream-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=Settings.upstream_timeout,
+        help="seconds that questions there may take (%(default)s)",
+    )
+    upstream.add_argument(
+        "--upstream-negative-ttl",
+        metavar="SECONDS",
+        type=float,
+        default=Settings.upstream_negative_ttl,
+        help="seconds for which it is remembered what it does not know (%(default)s)",
+    )
 
 
 def _add_database_login(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -198,11 +239,17 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         AddressError: An address can't be understood.
         SettingsError: They contradict each other or are out of range.
     """
+    username, token = _upstream_login(arguments)
     return Settings(
         bind=tuple(arguments.bind or [arguments.default_bind]),
         database=arguments.database,
         durable=not arguments.no_sync,
         read_only=arguments.read_only,
+        upstream=arguments.upstream,
+        upstream_username=username,
+        upstream_token=token,
+        upstream_timeout=arguments.upstream_timeout,
+        upstream_negative_ttl=arguments.upstream_negative_ttl,
         anon_perms=tuple(filter(None, re.split(r"[,\s]+", arguments.anon_perms))),
         admin_username=arguments.admin_user,
         admin_password=_password(arguments, "admin"),
@@ -215,6 +262,20 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         unihash_digits=arguments.unihash_digits,
         limits=Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)}),
     )
+
+
+def _upstream_login(arguments: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Return who to log in at the upstream as: as given, or as ``~/.netrc`` says.
+
+    Raises:
+        SettingsError: The token's file can't be read.
+    """
+    token: str | None = arguments.upstream_token
+    if arguments.upstream_token_file is not None:
+        token = first_line(arguments.upstream_token_file)
+    if arguments.upstream is None or arguments.upstream_username is not None or token is not None:
+        return arguments.upstream_username, token
+    return netrc_login(arguments.upstream)
 
 
 def _password(arguments: argparse.Namespace, prefix: str) -> str | None:

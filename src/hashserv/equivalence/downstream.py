@@ -38,6 +38,7 @@ class DownstreamEquivalences(Equivalences):
     ) -> None:
         super().__init__(store, cache_bytes=cache_bytes, unihash_digits=unihash_digits)
         self._upstream = upstream
+        upstream.listener = self
         self._backfill = Backfill(store)
         self._missing_lookups = Misses(negative_ttl)
         self._missing_existences = Misses(negative_ttl)
@@ -52,6 +53,24 @@ class DownstreamEquivalences(Equivalences):
     async def close(self) -> None:
         await self._backfill.close()
         await self._upstream.close()
+
+    # What the upstream tells (`AnswerListener`).
+
+    def looked_up(self, keys: Sequence[MappingKey], unihashes: Sequence[str | None]) -> None:
+        """Remember what the upstream does not know, and have the rest stored."""
+        hits: list[Mapping] = []
+        for key, unihash in zip(keys, unihashes, strict=True):
+            if unihash is None:
+                self._missing_lookups.add(_question(key))
+            else:
+                hits.append(Mapping(*key, unihash))
+        self._backfill.add(hits)
+
+    def existed(self, unihashes: Sequence[str], exist: Sequence[bool]) -> None:
+        """Remember which unihashes the upstream does not have."""
+        for unihash, exists in zip(unihashes, exist, strict=True):
+            if not exists:
+                self._missing_existences.add(unihash.encode())
 
     # Questions in batches. The own cache says "nothing" also of what the upstream may know.
 
@@ -110,9 +129,7 @@ class DownstreamEquivalences(Equivalences):
         async def further() -> list[bytes]:
             found = await ask([keys[at] for at in places])
             for at, answer in zip(places, found, strict=True):
-                if answer == nothing:
-                    missing.add(question(keys[at]))
-                elif answer is not UNANSWERED:
+                if answer is not UNANSWERED:
                     answers[at] = answer
             return answers
 
@@ -123,14 +140,8 @@ class DownstreamEquivalences(Equivalences):
         asked = [key for key in keys if self._backfill.get(key) is None]
         found = dict(zip(asked, await self._upstream.lookup(asked), strict=True))
         # A build may have reported one of them meanwhile: what the store holds counts.
-        hits = [key for key, unihash in found.items() if isinstance(unihash, str)]
+        hits = [key for key in keys if isinstance(found.get(key, ""), str)]
         held = dict(zip(hits, await self._store.lookup(hits), strict=True)) if hits else {}
-        arrived = [
-            Mapping(*key, unihash)
-            for key, unihash in found.items()
-            if isinstance(unihash, str) and held[key] is None
-        ]
-        self._backfill.add(arrived)
         answers: list[bytes | Unanswered] = []
         for key in keys:
             unihash = held.get(key) or self._backfill.get(key) or found.get(key)
@@ -153,8 +164,6 @@ class DownstreamEquivalences(Equivalences):
         if unihash is not None or not self._asks_for(key):
             return unihash
         (found,) = await self._upstream.lookup([key])
-        if found is None:
-            self._missing_lookups.add(_question(key))
         if not isinstance(found, str):
             return await super().get(key)
         return await self.report_equivalent(Mapping(*key, found))

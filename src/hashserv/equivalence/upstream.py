@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Protocol
 
 from hashserv.model import Equivalent, MappingKey, Outhash
 
@@ -44,12 +44,38 @@ class UpstreamSummary:
     latency: float
 
 
+class AnswerListener(Protocol):
+    """Who is told, in the event loop, of answers before whoever asked has them.
+
+    So what is remembered of an answer is remembered before the same can be asked again.
+    """
+
+    def looked_up(self, keys: Sequence[MappingKey], unihashes: Sequence[str | None]) -> None:
+        """Take note of what look-ups were answered."""
+
+    def existed(self, unihashes: Sequence[str], exist: Sequence[bool]) -> None:
+        """Take note of which unihashes exist."""
+
+
+class _Nobody:
+    """Listens where nobody does."""
+
+    def looked_up(self, keys: Sequence[MappingKey], unihashes: Sequence[str | None]) -> None:
+        """Do nothing."""
+
+    def existed(self, unihashes: Sequence[str], exist: Sequence[bool]) -> None:
+        """Do nothing."""
+
+
 class Upstream(ABC):
     """A server that is asked for what the own store does not know.
 
     Answers come in the order of the questions. A question that is under way already is not
     asked a second time.
     """
+
+    listener: AnswerListener = _Nobody()
+    """Who is told of answers; whoever remembers them puts itself here."""
 
     @property
     @abstractmethod

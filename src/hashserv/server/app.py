@@ -6,6 +6,7 @@ import logging
 import resource
 import signal
 import socket
+import uuid
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from hashserv.address import WebSocketAddress, parse_address
 from hashserv.equivalence.accounts import Accounts
 from hashserv.equivalence.collection import Collection
+from hashserv.equivalence.downstream import DownstreamEquivalences
 from hashserv.equivalence.mapping import Equivalences
 from hashserv.equivalence.statistics import Statistics
 from hashserv.errors import InvokeError, SettingsError
@@ -27,6 +29,7 @@ from hashserv.store.sqlite import SqliteStore
 from hashserv.transport.listen import Listener, listen
 from hashserv.transport.tls import ServerTls
 from hashserv.transport.tls_listening import TlsListening
+from hashserv.upstream.remote import RemoteUpstream
 
 logger = logging.getLogger("hashserv.server")
 
@@ -118,6 +121,7 @@ class Server:
         if self._services is not None:
             services, self._services = self._services, None
             await services.collection.close()
+            await services.equivalences.close()
             await services.accounts.close()
             await services.store.close()
 
@@ -260,12 +264,9 @@ def _services(settings: Settings) -> Services:
         max_log=settings.limits.log_bytes,
         page_cache=settings.limits.page_cache_bytes,
     )
+    server_id = uuid.uuid4().hex
     return Services(
-        equivalences=Equivalences(
-            store,
-            cache_bytes=settings.limits.cache_bytes,
-            unihash_digits=settings.unihash_digits,
-        ),
+        equivalences=_equivalences(settings, store, server_id),
         collection=Collection(store),
         statistics=Statistics(),
         store=store,
@@ -276,6 +277,30 @@ def _services(settings: Settings) -> Services:
             new_tokens=settings.limits.new_tokens,
         ),
         access=Access(frozenset(settings.anon_perms) - {NONE}, settings.read_only),
+        server_id=server_id,
+    )
+
+
+def _equivalences(settings: Settings, store: Store, server_id: str) -> Equivalences:
+    limits = settings.limits
+    if settings.upstream is None:
+        return Equivalences(
+            store, cache_bytes=limits.cache_bytes, unihash_digits=settings.unihash_digits
+        )
+    upstream = RemoteUpstream(
+        parse_address(settings.upstream),
+        timeout=settings.upstream_timeout,
+        own_id=server_id,
+        unihash_digits=settings.unihash_digits,
+        username=settings.upstream_username,
+        token=settings.upstream_token,
+    )
+    return DownstreamEquivalences(
+        store,
+        upstream,
+        cache_bytes=limits.cache_bytes,
+        unihash_digits=settings.unihash_digits,
+        negative_ttl=settings.upstream_negative_ttl,
     )
 
 

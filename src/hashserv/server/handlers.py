@@ -36,6 +36,8 @@ class Services:
     store: Store
     accounts: Accounts
     access: Access
+    server_id: str = ""
+    """Another one each time a server starts, by which it recognizes itself as its upstream."""
     unfinished: set[asyncio.Task[object]] = field(default_factory=set)
     """Account commands whose peer may be gone, and which are carried out all the same."""
     refusals: Failures = field(default_factory=partial(Failures, MOST_REFUSALS))

@@ -290,7 +290,7 @@ class Session(asyncio.Protocol):
             case Greeting():
                 self._stop_timer()
                 self._peer.locate()
-                self._transport.write(encode_server_headers(event))
+                self._transport.write(encode_server_headers(event, self._services.server_id))
             case Refused():
                 self._services.statistics.add(1, 0.0)
                 raise event.error

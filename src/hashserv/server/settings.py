@@ -19,6 +19,7 @@ from hashserv.equivalence.login_limits import (
     MOST_FAILED_LOGINS,
 )
 from hashserv.equivalence.mapping import DEFAULT_CACHE_BYTES
+from hashserv.equivalence.misses import DEFAULT_TTL
 from hashserv.errors import InvokeError, SettingsError
 from hashserv.model import (
     ALL,
@@ -30,6 +31,7 @@ from hashserv.model import (
 )
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG
 from hashserv.store.sqlite import DEFAULT_PAGE_CACHE
+from hashserv.upstream.pool import DEFAULT_TIMEOUT
 from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
 
 _LEAST_LINE: Final = 1024
@@ -107,6 +109,21 @@ class Settings:
     read_only: bool = False
     """Whether clients may only read."""
 
+    upstream: str | None = None
+    """The address of a server that is asked for what this one does not know."""
+
+    upstream_username: str | None = None
+    """Who to log in there as."""
+
+    upstream_token: str | None = field(default=None, repr=False)
+    """That user's token."""
+
+    upstream_timeout: float = DEFAULT_TIMEOUT
+    """How many seconds questions there may take; past it, this server's own answer counts."""
+
+    upstream_negative_ttl: float = DEFAULT_TTL
+    """For how many seconds it is remembered what the upstream does not know."""
+
     anon_perms: tuple[str, ...] = DEFAULT_ANON_PERMS
     """What clients without a login may do (PROTOCOL.md §7)."""
 
@@ -146,6 +163,7 @@ class Settings:
         _check_anon_perms(self.anon_perms)
         self._check_addresses()
         self._check_administrator()
+        self._check_upstream()
         if not 1 <= self.unihash_digits <= UNIHASH_DIGITS:
             raise SettingsError(
                 f"A unihash has 1 to {UNIHASH_DIGITS} digits, not {self.unihash_digits}"
@@ -198,6 +216,25 @@ class Settings:
                 "A certificate is of use only for addresses that begin with wss:// or tls://"
             )
         _ = self.proxy_networks
+
+    def _check_upstream(self) -> None:
+        if (self.upstream_username is None) != (self.upstream_token is None):
+            raise SettingsError("A login at the upstream needs both a name and a token")
+        if not self.upstream_timeout > 0 or not self.upstream_negative_ttl >= 0:
+            raise SettingsError(
+                "The upstream's time-out must be larger than zero, and misses can't be remembered "
+                "for less than no time"
+            )
+        if self.upstream is None:
+            if self.upstream_username is not None:
+                raise SettingsError("There is a login for an upstream, but no upstream")
+            return
+        if self.read_only:
+            raise SettingsError(
+                "A read-only server can't have an upstream: it could not keep what it learns there"
+            )
+        if parse_address(self.upstream) in map(parse_address, self.bind):
+            raise SettingsError(f"The upstream {self.upstream} is this server itself")
 
     def _check_administrator(self) -> None:
         if (self.admin_username is None) != (self.admin_password is None):

@@ -30,6 +30,9 @@ LONGEST_PAUSE: Final = 4.0
 """Seconds before the first probe, and at most between two: with the 2 s that a probe may take and
 the trial after it, service is back within 10 s of a fault's end."""
 
+REFUSED_PAUSE: Final = 30.0
+"""Seconds between two probes of an upstream that refuses us, which counts our failed logins."""
+
 
 class State(Enum):
     """The states of the circuit; the values are those of `UpstreamSummary`."""
@@ -85,7 +88,7 @@ class Breaker:
             self.state = State.CLOSED
             self.pause = FIRST_PAUSE
             self._last_words = ""
-            logger.info("The upstream %s answers again: it is asked as usual", self._place)
+            logger.warning("The upstream %s answers again: it is asked as usual", self._place)
 
     def failed(self, cause: Cause) -> bool:
         """Take note that a batch has no answers, and tell whether the circuit is open now."""
@@ -100,7 +103,7 @@ class Breaker:
         if self.state is not State.OPEN:
             return
         if cause is not None:
-            self._lengthen_pause()
+            self._lengthen_pause(cause)
             logger.debug("The upstream %s is still not asked: %s", self._place, cause.words)
             return
         self.state = State.HALF_OPEN
@@ -109,8 +112,8 @@ class Breaker:
         )
 
     def _open(self, cause: Cause) -> None:
-        if self.state is State.HALF_OPEN:
-            self._lengthen_pause()
+        if self.state is State.HALF_OPEN or cause.refused:
+            self._lengthen_pause(cause)
         self.state = State.OPEN
         self._broken = 0
         self._trial = False
@@ -120,10 +123,10 @@ class Breaker:
         logger.log(
             level,
             "The upstream %s is not asked for now: %s. Answers are from the own database only; "
-            "it is tried again every few seconds",
+            "it is tried again now and then",
             self._place,
             cause.words,
         )
 
-    def _lengthen_pause(self) -> None:
-        self.pause = min(2 * self.pause, LONGEST_PAUSE)
+    def _lengthen_pause(self, cause: Cause) -> None:
+        self.pause = REFUSED_PAUSE if cause.refused else min(2 * self.pause, LONGEST_PAUSE)

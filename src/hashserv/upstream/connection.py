@@ -11,13 +11,10 @@ from hashserv.errors import ConnectionClosedError, InvokeError, ProtocolError
 from hashserv.transport.async_stream import AsyncStream
 from hashserv.upstream.failures import BROKEN, ClosedInHandshakeError, UnusableUpstreamError
 from hashserv.wire.client import INCOMPLETE, STREAM_BEGUN, STREAM_END, STREAM_ENDED, ClientWire
-from hashserv.wire.handshake import NEEDS_HEADERS
+from hashserv.wire.handshake import NEEDS_HEADERS, SERVER_ID
 
 if TYPE_CHECKING:
     from hashserv.transport.async_websocket import AsyncWebSocket
-
-SERVER_ID: Final = "server-id"
-"""The header by which a server recognizes itself."""
 
 MOST_REPLY: Final = 16 * 1024 * 1024
 """Bytes in one reply: an outhash row brings what its task's output was made of, some MB at most."""

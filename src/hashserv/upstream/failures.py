@@ -33,6 +33,9 @@ class Cause(NamedTuple):
     lasting: bool
     """Whether asking again at once makes no sense: it broke no mere connection."""
 
+    refused: bool = False
+    """Whether somebody must change something first, a token or an address."""
+
 
 def shown(text: object) -> str:
     """Return a peer's words as they may stand in a log line: escaped, and cut."""
@@ -54,7 +57,7 @@ def explain(error: Exception, *, timeout: float, secret: str | None = None) -> C
     text = shown(text)
     match error:
         case UnusableUpstreamError() | AddressError():
-            return Cause(text, lasting=True)
+            return Cause(text, lasting=True, refused=True)
         case ProtocolError():
             return Cause(f"it answers nonsense: {text}", lasting=True)
         case InvokeError():

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -80,9 +80,18 @@ class Pool:
         self._hits = self._misses = self._errors = 0
         self._latency: float | None = None
 
-    def kind(self, kind: Kind[Key, Answer]) -> Waiting[Key, Answer]:
-        """Have a kind of questions asked; what is returned is what `ask` takes."""
-        waiting = Waiting(kind)
+    def kind(
+        self,
+        kind: Kind[Key, Answer],
+        told: Callable[[Sequence[Key], Sequence[Answer]], None] = lambda _keys, _answers: None,
+    ) -> Waiting[Key, Answer]:
+        """Have a kind of questions asked; what is returned is what `ask` takes.
+
+        Args:
+            kind: The kind.
+            told: Called with questions and their answers, before those who asked have them.
+        """
+        waiting = Waiting(kind, told)
         self._kinds.append(waiting)
         self._paces[waiting] = Pace(kind.most, self._timeout)
         return waiting

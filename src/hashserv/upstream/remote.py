@@ -50,8 +50,8 @@ class RemoteUpstream(Upstream):
             tls = client_context()  # once: reading the system's authorities takes long
         login = Login(username, token or "") if username else None
         self._pool = Pool(address, timeout=timeout, own_id=own_id, login=login, tls=tls)
-        self._lookups = self._pool.kind(Lookups(unihash_digits))
-        self._existences = self._pool.kind(Existences())
+        self._lookups = self._pool.kind(Lookups(unihash_digits), self._looked_up)
+        self._existences = self._pool.kind(Existences(), self._existed)
         self._tasks = self._pool.kind(Tasks(unihash_digits))
         self._equivalents = self._pool.kind(Equivalents(unihash_digits))
         self._outhashes = self._pool.kind(Outhashes())
@@ -82,6 +82,12 @@ class RemoteUpstream(Upstream):
 
     async def close(self) -> None:
         await self._pool.close()
+
+    def _looked_up(self, keys: Sequence[MappingKey], unihashes: Sequence[str | None]) -> None:
+        self.listener.looked_up(keys, unihashes)
+
+    def _existed(self, unihashes: Sequence[str], exist: Sequence[bool]) -> None:
+        self.listener.existed(unihashes, exist)
 
 
 def _speaks_tls(address: Address) -> bool:

@@ -59,10 +59,16 @@ class Waiting(Generic[Key, Answer]):
 
     Args:
         kind: The kind.
+        told: Called with questions and their answers, before those who asked have them.
     """
 
-    def __init__(self, kind: Kind[Key, Answer]) -> None:
+    def __init__(
+        self,
+        kind: Kind[Key, Answer],
+        told: Callable[[Sequence[Key], Sequence[Answer]], None] = lambda _keys, _answers: None,
+    ) -> None:
         self.kind = kind
+        self._told = told
         self._asking: dict[Key, Group[Key, Answer]] = {}
         self._queue: deque[Group[Key, Answer]] = deque()
 
@@ -110,6 +116,8 @@ class Waiting(Generic[Key, Answer]):
 
     def settle(self, batch: Batch[Key, Answer], answers: Sequence[Answer]) -> None:
         """Take in the answers to a batch; none at all if there are none."""
+        if answers:
+            self._told(batch.keys, answers)
         for key in batch.keys:
             del self._asking[key]
         at = 0

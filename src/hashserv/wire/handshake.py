@@ -8,6 +8,8 @@ from hashserv.errors import ProtocolError
 PROTOCOL_NAME: Final = "OEHASHEQUIV"
 PROTOCOL_VERSION: Final = "1.1"
 NEEDS_HEADERS: Final = "needs-headers"
+SERVER_ID: Final = "server-id"
+"""The header by which a server recognizes itself as its own upstream."""
 
 _FIRST_VERSION: Final = (1, 0)
 _LAST_VERSION: Final = (1, 1)

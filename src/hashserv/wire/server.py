@@ -23,7 +23,7 @@ from hashserv.wire.framing import (
     encode_message,
     is_chunk_start,
 )
-from hashserv.wire.handshake import Greeting, Handshake, encode_headers
+from hashserv.wire.handshake import SERVER_ID, Greeting, Handshake, encode_headers
 from hashserv.wire.requests import decode_request
 
 STREAM_OK: Final = encode_message("ok")
@@ -220,9 +220,9 @@ class ServerWire:
         return Request(command)
 
 
-def encode_server_headers(greeting: Greeting) -> bytes:
+def encode_server_headers(greeting: Greeting, server_id: str) -> bytes:
     """Return what the server sends after a greeting: nothing, or its header lines."""
-    return encode_headers({}) if greeting.needs_headers else b""
+    return encode_headers({SERVER_ID: server_id}) if greeting.needs_headers else b""
 
 
 def encode_error(error: Exception) -> dict[str, dict[str, str]]:

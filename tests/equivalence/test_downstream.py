@@ -1,0 +1,205 @@
+"""What stands between a store and its upstream: misses, and mappings on their way in."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from hashserv.equivalence import backfill
+from hashserv.equivalence.backfill import Backfill
+from hashserv.equivalence.downstream import DownstreamEquivalences
+from hashserv.equivalence.misses import Misses
+from hashserv.equivalence.upstream import UNANSWERED, Unanswered, Upstream, UpstreamSummary
+from hashserv.errors import StoreError
+from hashserv.model import Equivalent, Mapping, MappingKey, Outhash, Report
+from hashserv.store.sqlite import SqliteStore
+
+U1, U2 = "1" * 64, "2" * 64
+KEY = MappingKey("m", "t")
+
+Scenario = Callable[[SqliteStore], Awaitable[None]]
+
+
+class Told(Upstream):
+    """An upstream that answers look-ups when it is told to."""
+
+    available = True
+
+    def __init__(self) -> None:
+        self.asked: list[MappingKey] = []
+        self.begun = asyncio.Event()
+        self.answer: asyncio.Future[str | Unanswered | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    async def lookup(self, keys: Sequence[MappingKey]) -> list[str | Unanswered | None]:
+        self.asked += keys
+        self.begun.set()
+        answer = await self.answer
+        if answer is not UNANSWERED:
+            self.listener.looked_up(keys, [answer] * len(keys))
+        return [answer for _ in keys]
+
+    async def exist(self, unihashes: Sequence[str]) -> list[bool | Unanswered]:
+        return [UNANSWERED for _ in unihashes]
+
+    async def task(self, key: MappingKey) -> Equivalent | Unanswered | None:
+        del key
+        return UNANSWERED
+
+    async def equivalents(
+        self, keys: Sequence[tuple[str, str, str]]
+    ) -> list[Equivalent | Unanswered | None]:
+        return [UNANSWERED for _ in keys]
+
+    async def outhash(self, key: tuple[str, str, str]) -> Outhash | Unanswered | None:
+        del key
+        return UNANSWERED
+
+    def summary(self) -> UpstreamSummary:
+        return UpstreamSummary(state="closed", in_flight=0, hits=0, misses=0, errors=0, latency=0.0)
+
+    async def close(self) -> None:
+        pass
+
+
+def run(directory: Path, scenario: Scenario) -> None:
+    async def with_store() -> None:
+        store = SqliteStore(str(directory / "hashserv.db"), durable=False)
+        try:
+            await scenario(store)
+        finally:
+            await store.close()
+
+    asyncio.run(with_store())
+
+
+async def further(equivalences: DownstreamEquivalences) -> list[bytes]:
+    asking = equivalences.further_lookups([KEY], await equivalences.lookup([KEY]))
+    assert asking is not None
+    return await asking
+
+
+def test_misses_are_bounded_and_end() -> None:
+    async def check() -> None:
+        misses = Misses(ttl=3600, most=3)
+        for number in range(5):
+            misses.add(number)
+        assert [number in misses for number in range(5)] == [False, False, True, True, True]
+        misses.add(2)  # it is the youngest now
+        misses.add(5)
+        assert [number in misses for number in range(6)] == [False, False, True, False, True, True]
+        misses.discard(2)
+        assert 2 not in misses
+        over = Misses(ttl=0)
+        over.add(1)
+        assert 1 not in over
+
+    asyncio.run(check())
+
+
+def test_no_answer_is_not_remembered_as_a_miss(tmp_path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        upstream = Told()
+        equivalences = DownstreamEquivalences(store, upstream)
+        upstream.answer.set_result(UNANSWERED)
+        for _ in range(2):
+            assert await further(equivalences) == [b""]
+            assert equivalences.known_lookups([b"m t"]) == [None]
+        assert len(upstream.asked) == 2
+        upstream.answer = asyncio.get_running_loop().create_future()
+        upstream.answer.set_result(None)
+        assert await further(equivalences) == [b""]
+        assert equivalences.known_lookups([b"m t"]) == [b""]
+        assert equivalences.further_lookups([KEY], [b""]) is None
+        await equivalences.close()
+
+    run(tmp_path, scenario)
+
+
+def test_a_miss_ends_when_the_task_is_reported(tmp_path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        upstream = Told()
+        upstream.answer.set_result(None)
+        equivalences = DownstreamEquivalences(store, upstream)
+        assert await further(equivalences) == [b""]
+        await equivalences.report([Report("m", "t", "o", U1)])
+        assert equivalences.known_lookups([b"m t"]) == [U1.encode()]
+        await equivalences.close()
+
+    run(tmp_path, scenario)
+
+
+def test_what_a_build_reports_meanwhile_counts(tmp_path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        upstream = Told()
+        equivalences = DownstreamEquivalences(store, upstream)
+        asking = asyncio.ensure_future(further(equivalences))
+        await upstream.begun.wait()
+        assert await equivalences.report([Report("m", "t", "o", U1)]) == [U1]
+        upstream.answer.set_result(U2)
+        assert await asking == [U1.encode()]
+        await equivalences.backfill_wait()
+        assert await store.lookup([KEY]) == [U1]
+        await equivalences.close()
+
+    run(tmp_path, scenario)
+
+
+def test_what_was_answered_holds_for_a_report_that_comes_before_it_is_stored(
+    tmp_path: Path,
+) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        upstream = Told()
+        upstream.answer.set_result(U2)
+        equivalences = DownstreamEquivalences(store, upstream)
+        assert await further(equivalences) == [U2.encode()]
+        assert await equivalences.report([Report("m", "t", "o", U1)]) == [U2]
+        await equivalences.close()
+
+    run(tmp_path, scenario)
+
+
+def test_what_is_on_its_way_is_known_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backfill, "MOST_WAITING", 2)
+
+    async def scenario(store: SqliteStore) -> None:
+        filling = Backfill(store)
+        filling.add([Mapping("m", f"t{number}", U1) for number in range(4)])
+        assert [filling.get(MappingKey("m", f"t{number}")) for number in range(4)] == [
+            *(U1, U1, None, None)
+        ]
+        assert await filling.wait() == 2
+        assert len(filling) == 0
+        assert filling.stored == 2
+        await filling.close()
+
+    run(tmp_path, scenario)
+
+
+def test_a_store_that_fails_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backfill, "_PAUSE_SECONDS", 0)
+
+    async def scenario(store: SqliteStore) -> None:
+        add_mappings = store.add_mappings
+        failures = iter([StoreError("it is full"), None])
+
+        async def fail_first(mappings: Sequence[Mapping]) -> list[str]:
+            if (failure := next(failures)) is not None:
+                raise failure
+            return await add_mappings(mappings)
+
+        monkeypatch.setattr(store, "add_mappings", fail_first)
+        filling = Backfill(store)
+        filling.add([Mapping("m", "t", U1)])
+        await filling.wait()
+        assert await store.lookup([KEY]) == [U1]
+        await filling.close()
+
+    run(tmp_path, scenario)
+    assert "it is full" in caplog.text
