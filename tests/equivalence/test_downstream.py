@@ -118,6 +118,21 @@ def test_no_answer_is_not_remembered_as_a_miss(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_what_is_answered_meanwhile_is_not_asked_again(tmp_path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        upstream = Told()
+        upstream.answer.set_result(None)
+        equivalences = DownstreamEquivalences(store, upstream)
+        both = [equivalences.further_lookups([KEY], [b""]) for _ in range(2)]
+        for each in both:
+            assert each is not None
+            assert await each == [b""]
+        assert upstream.asked == [KEY]
+        await equivalences.close()
+
+    run(tmp_path, scenario)
+
+
 def test_a_miss_ends_when_the_task_is_reported(tmp_path: Path) -> None:
     async def scenario(store: SqliteStore) -> None:
         upstream = Told()

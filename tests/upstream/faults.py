@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hashserv.address import TcpAddress, UnixAddress, WebSocketAddress, parse_address
 
@@ -96,6 +96,9 @@ class _Link:
     passed: int = 0
     """Bytes of the server's since the fault began."""
 
+    asked: bytearray = field(default_factory=bytearray)
+    """What the client sent."""
+
     def reset(self) -> None:
         """Cut both connections, without a farewell."""
         with contextlib.suppress(OSError):  # it may be closed
@@ -128,6 +131,7 @@ class FaultyProxy:
         self.address = f"127.0.0.1:{self._port}"
         self.connections = 0
         self.asked = bytearray()
+        self._conversations: list[bytearray] = []  # apart: pieces of them end within lines
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
@@ -149,7 +153,7 @@ class FaultyProxy:
 
     def questions(self) -> int:
         """Return how many lines of streams were sent that look up a taskhash."""
-        return len(_QUESTION.findall(self.asked))
+        return sum(len(_QUESTION.findall(asked)) for asked in self._conversations)
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(30)
@@ -209,6 +213,7 @@ class FaultyProxy:
             return
         link = _Link(to_client, to_server)
         self._links.add(link)
+        self._conversations.append(link.asked)
         try:
             await asyncio.gather(
                 self._pump(from_client, to_server, link, self._take_request),
@@ -264,7 +269,7 @@ class FaultyProxy:
             sending.cancel()
 
     async def _take_request(self, link: _Link, data: bytes) -> AsyncIterator[bytes]:
-        del link
+        link.asked += data
         self.asked += data
         yield data
 

@@ -136,8 +136,12 @@ class DownstreamEquivalences(Equivalences):
         return further()
 
     async def _look_up(self, keys: list[MappingKey]) -> list[bytes | Unanswered]:
-        # What is about to be stored is known, though the store does not have it yet.
-        asked = [key for key in keys if self._backfill.get(key) is None]
+        # What others asked meanwhile is known by now, or on its way to the store.
+        asked = [
+            key
+            for key in keys
+            if self._backfill.get(key) is None and _question(key) not in self._missing_lookups
+        ]
         found = dict(zip(asked, await self._upstream.lookup(asked), strict=True))
         # A build may have reported one of them meanwhile: what the store holds counts.
         hits = [key for key in keys if isinstance(found.get(key, ""), str)]
@@ -152,9 +156,15 @@ class DownstreamEquivalences(Equivalences):
         return answers
 
     async def _ask_existence(self, unihashes: list[str]) -> list[bytes | Unanswered]:
-        found = await self._upstream.exist(unihashes)
+        asked = [each for each in unihashes if each.encode() not in self._missing_existences]
+        found = dict(zip(asked, await self._upstream.exist(asked), strict=True))
         return [
-            UNANSWERED if exists is UNANSWERED else TRUE if exists else FALSE for exists in found
+            exists
+            if (exists := found.get(each, False)) is UNANSWERED
+            else TRUE
+            if exists
+            else FALSE
+            for each in unihashes
         ]
 
     # Single questions: what the upstream knows is stored before it is answered.
