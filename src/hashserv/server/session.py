@@ -370,6 +370,7 @@ class Session(asyncio.Protocol):
         self._tell(error)
 
     def _tell(self, error: InvokeError | StoreError) -> None:
+        self._replies.drop()
         self._transport.write(self._wire.encode(encode_error(error)))
         self._wire.close()
         self._queue.clear()
@@ -384,6 +385,7 @@ class Session(asyncio.Protocol):
     def _close(self) -> None:
         """Close when the peer has read its replies, or does not in time."""
         self._closing = True
+        self._replies.drop()
         self._wire.close()
         self._queue.clear()
         self._unread.clear()
