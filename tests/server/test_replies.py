@@ -67,6 +67,20 @@ def test_a_bound_of_lines() -> None:
     asyncio.run(check())
 
 
+def test_what_is_known_counts_while_it_waits_behind_what_is_not() -> None:
+    async def check() -> None:
+        replies = Replies(lambda _: None)
+        found: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        replies.send_later(found, 1)
+        replies.send(b"\n" * (MOST_LINES - 1))
+        states = [replies.full]
+        found.set_result(b"\n")
+        await replies.settled()
+        assert [*states, replies.full] == [True, False]
+
+    asyncio.run(check())
+
+
 def test_a_failure_is_raised_where_it_is_waited_for() -> None:
     async def check() -> None:
         replies = Replies(lambda _: None)

@@ -275,6 +275,23 @@ def test_requests_behind_those_that_wait_are_answered_in_order(
     assert stats["requests"]["num"] >= len(lines)
 
 
+def test_known_lines_behind_an_unknown_one_do_not_pile_up(
+    near: ServerProcess, proxy: FaultyProxy
+) -> None:
+    with Peer(near.address) as peer:
+        peer.report(digest(10**7), digest(2), digest(3))
+        proxy.set(Fault(stall_after=0))
+        before = near.resident_bytes()
+        peer.stream("get-stream")
+        peer.send(f"{METHOD} {digest(9)}\n".encode())
+        peer.socket.settimeout(1.0)
+        known = f"{METHOD} {digest(10**7)}\n".encode() * 1_000_000
+        with pytest.raises(TimeoutError):  # the server reads no more
+            peer.socket.sendall(known)
+        assert near.resident_bytes() - before < 50_000_000
+        proxy.set(NO_FAULT)
+
+
 def test_a_server_that_stops_answers_what_waits(near: ServerProcess, proxy: FaultyProxy) -> None:
     proxy.set(Fault(latency=0.3))
     with Peer(near.address) as peer:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 MOST_LINES: Final = 16_384
-"""Lines whose replies may be waited for at once, so that a build's burst goes on upstream whole."""
+"""Lines whose replies may wait at once, found or not, so that a build's burst goes on upstream
+whole, and what stands behind an unknown line does not pile up."""
 
 
 class Replies:
@@ -37,7 +38,9 @@ class Replies:
     def send(self, data: bytes) -> None:
         """Send replies, behind those before them."""
         if self._waiting:
-            self._waiting.append((data, 0))
+            lines = data.count(b"\n")  # they count, too: a peer may send no end of known questions
+            self._waiting.append((data, lines))
+            self._lines += lines
         else:
             self._write(data)
 

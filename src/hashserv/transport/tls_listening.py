@@ -108,6 +108,9 @@ class TlsListening:
                 ssl_handshake_timeout=self._timeout,
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
             )
-        except (OSError, asyncio.CancelledError) as error:
+        except OSError as error:
             logger.debug("A TLS handshake failed: %s", error)
             connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
