@@ -105,6 +105,16 @@ class Outhash(NamedTuple):
     outhash_siginfo: str | None
 
 
+class MarkedMapping(NamedTuple):
+    """A mapping as the database holds it."""
+
+    id: int
+    method: str
+    taskhash: str
+    unihash: str
+    gc_mark: str
+
+
 class Equivalent(NamedTuple):
     """An outhash row together with the mapping of its taskhash."""
 

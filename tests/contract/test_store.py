@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hashserv.errors import StoreError
-from hashserv.model import Equivalent, Mapping, MappingKey, Outhash, Report
+from hashserv.model import Equivalent, Mapping, MappingKey, MarkedMapping, Outhash, Report
 from hashserv.store.base import Freshness, Store
 from hashserv.store.sqlite import SqliteStore
 from tests.contract.conftest import Run
@@ -249,3 +249,40 @@ def test_what_was_stored_is_there_after_opening_again(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(scenario())
+
+
+def test_whole_tables_are_read_in_pieces(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        assert await store.mappings_after(0, 10) == []
+        assert await store.outhashes_after(0, 10) == []
+        await store.report([report(f"t{n}", f"o{n}", f"u{n}") for n in range(5)])
+        first = await store.mappings_after(0, 2)
+        rest = await store.mappings_after(first[-1].id, 10)
+        assert [row[1:] for row in first + rest] == [("m", f"t{n}", f"u{n}", "") for n in range(5)]
+        rows = await store.outhashes_after(0, 10)
+        assert [row.outhash for row in rows] == [f"o{n}" for n in range(5)]
+        assert await store.outhashes_after(rows[2].id, 10) == rows[3:]
+
+    run(scenario)
+
+
+def test_rows_are_inserted_as_they_are_where_there_are_none(run: Run) -> None:
+    created = "2024-01-02T03:04:05.000006+00:00"
+
+    async def scenario(store: Store) -> None:
+        await store.report([report("t1", "o1", "u1")])
+        marked = [MarkedMapping(7, "m", f"t{n}", "v", "mark") for n in (1, 2)]
+        assert await store.insert_mappings(marked) == 1
+        assert await unihashes(store, "t1", "t2") == ["u1", "v"]
+        assert [row.gc_mark for row in await store.mappings_after(0, 10)] == ["", "mark"]
+        rows = [
+            Outhash(7, "m", f"t{n}", f"o{n}", created, "me", "é", "", None, "do_x", "s")
+            for n in (1, 2)
+        ]
+        assert await store.insert_outhashes(rows) == 1
+        assert await store.insert_outhashes(rows) == 0
+        held = await store.outhash("m", "o2")
+        assert held is not None
+        assert held[1:] == rows[1][1:]
+
+    run(scenario)

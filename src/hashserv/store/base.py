@@ -12,6 +12,7 @@ from hashserv.model import (
     Equivalent,
     Mapping,
     MappingKey,
+    MarkedMapping,
     Outhash,
     Report,
     StoredUser,
@@ -173,6 +174,32 @@ class Store(ABC):
     @abstractmethod
     async def clean_unused(self, max_age: float) -> int:
         """Remove outhash rows older than `max_age` seconds that have no mapping."""
+
+    @abstractmethod
+    async def mappings_after(self, after: int, limit: int) -> list[MarkedMapping]:
+        """Return mappings whose `id` is greater than `after`, lowest first, `limit` at most.
+
+        Ids are given in the order of insertion; with several servers on one database those of
+        the last moments may still appear out of order.
+        """
+
+    @abstractmethod
+    async def outhashes_after(self, after: int, limit: int) -> list[Outhash]:
+        """Return outhash rows whose `id` is greater than `after`, lowest first."""
+
+    @abstractmethod
+    async def insert_mappings(self, rows: Sequence[MarkedMapping]) -> int:
+        """Insert mappings as they are, but for new ids, where the taskhash has none.
+
+        Returns how many were inserted.
+        """
+
+    @abstractmethod
+    async def insert_outhashes(self, rows: Sequence[Outhash]) -> int:
+        """Insert outhash rows as they are, but for new ids, where there is no such row.
+
+        Returns how many were inserted.
+        """
 
     @abstractmethod
     async def usage(self) -> Dictionary[str, int]:

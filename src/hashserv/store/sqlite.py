@@ -16,6 +16,7 @@ from hashserv.model import (
     Equivalent,
     Mapping,
     MappingKey,
+    MarkedMapping,
     Outhash,
     Report,
 )
@@ -184,6 +185,24 @@ class SqliteStore(Store):
         loop = asyncio.get_running_loop()
         with self._explained():
             return await loop.run_in_executor(self._counter, count, self._counting)
+
+    # Going through whole tables.
+
+    async def mappings_after(self, after: int, limit: int) -> list[MarkedMapping]:
+        rows = self._all(statements.rows_after(MAPPINGS), {"after": after, "rows": limit})
+        return list(map(MarkedMapping._make, rows))
+
+    async def outhashes_after(self, after: int, limit: int) -> list[Outhash]:
+        rows = self._all(statements.rows_after(OUTHASHES), {"after": after, "rows": limit})
+        return list(map(Outhash._make, rows))
+
+    async def insert_mappings(self, rows: Sequence[MarkedMapping]) -> int:
+        inserted: int = await self._writing().run(partial(transactions.insert_mappings, rows=rows))
+        return inserted
+
+    async def insert_outhashes(self, rows: Sequence[Outhash]) -> int:
+        inserted: int = await self._writing().run(partial(transactions.insert_outhashes, rows=rows))
+        return inserted
 
     # Reporting.
 

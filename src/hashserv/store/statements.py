@@ -106,6 +106,17 @@ def insert(table: str, rows: int) -> str:
     return f"INSERT INTO {table} ({', '.join(COLUMNS[table])}) VALUES {', '.join([row] * rows)}"
 
 
+def insert_new(table: str, rows: int) -> str:
+    """Return the statement that inserts so many rows, but for those that are there already."""
+    return f"{insert(table, rows)} ON CONFLICT DO NOTHING"
+
+
+def rows_after(table: str) -> str:
+    """Return the statement that reads the next rows of a table, in the order of their ids."""
+    columns = ", ".join(("id", *COLUMNS[table]))
+    return f"SELECT {columns} FROM {table} WHERE id > :after ORDER BY id LIMIT :rows"
+
+
 def count(table: str) -> str:
     """Return the statement that counts a table's rows."""
     return f"SELECT count(*) FROM {table}"

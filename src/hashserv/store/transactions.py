@@ -6,7 +6,7 @@ Each function runs in the writer's thread, on the writer's connection, between B
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,15 @@ from typing import Any, Final
 
 import msgspec
 
-from hashserv.model import Condition, Equivalent, Mapping, MappingKey, Outhash, Report
+from hashserv.model import (
+    Condition,
+    Equivalent,
+    Mapping,
+    MappingKey,
+    MarkedMapping,
+    Outhash,
+    Report,
+)
 from hashserv.store import statements
 from hashserv.store.reporting import Known, OutputKey, resolve
 from hashserv.store.schema import MAPPINGS, OUTHASHES, applies, is_indexed
@@ -119,6 +127,19 @@ def copy(
         if isinstance(each, Equivalent)
     ]
     return add_mappings(connection, mappings)
+
+
+def insert_mappings(connection: sqlite3.Connection, rows: Sequence[MarkedMapping]) -> Committed:
+    """Insert mappings with their marks where there are none; the result is how many."""
+    count = _insert(connection, MAPPINGS, [row[1:] for row in rows], statements.insert_new)
+    return Committed(count, removed=count > 0)  # which ones went in is not known
+
+
+def insert_outhashes(connection: sqlite3.Connection, rows: Sequence[Outhash]) -> Committed:
+    """Insert outhash rows as they are where there are none; the result is how many."""
+    return Committed(
+        _insert(connection, OUTHASHES, [row[1:] for row in rows], statements.insert_new)
+    )
 
 
 def remove_indexed(
@@ -265,15 +286,22 @@ def _times_of(rows: Sequence[Outhash], clock: Clock) -> Iterator[str]:
             yield created.astimezone(UTC).isoformat(timespec="microseconds") if zoned else now
 
 
-def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+def _insert(
+    connection: sqlite3.Connection,
+    table: str,
+    rows: Sequence[tuple[Any, ...]],
+    statement: Callable[[str, int], str] = statements.insert,
+) -> int:
     at = 0
+    count = 0
     size = _INSERT_ROWS
     while at < len(rows):
         while size > len(rows) - at:
             size //= 2
         values = [value for row in rows[at : at + size] for value in row]
-        connection.execute(statements.insert(table, size), values)
+        count += connection.execute(statement(table, size), values).rowcount
         at += size
+    return count
 
 
 def _remark(connection: sqlite3.Connection, mark: str, keys: Sequence[MappingKey]) -> None:
