@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 import hashserv
-from hashserv.cli import bitbake_hashclient, serving
+from hashserv.cli import bitbake_hashclient, server_arguments
 from hashserv.client import Client
 from hashserv.equivalence.upstream import UpstreamSummary
 from hashserv.model import ALL_PERMISSIONS
@@ -100,7 +100,7 @@ def spelt(value: object) -> str:
 
 def test_flags_of_the_server() -> None:
     parser = argparse.ArgumentParser()
-    serving.add_arguments(parser, {})
+    server_arguments.add_arguments(parser, {})
     expected = {
         tuple(action.option_strings): (
             tuple(re.findall(r"HASHSERVER_\w+", action.help or "")),
@@ -146,7 +146,7 @@ def test_settings() -> None:
     }
     assert str(MISSING) not in expected.values()
     parser = argparse.ArgumentParser()
-    serving.add_arguments(parser, {})
+    server_arguments.add_arguments(parser, {})
     known = {option for action in flags(parser) for option in action.option_strings}
     rows = table("settings.md", "setting", "flag", "default")
     assert {code(row["setting"])[0]: row["default"] for row in rows} == expected
@@ -296,7 +296,7 @@ def test_log_of_an_upstream(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("page", OPERATING, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_variables_and_flags_that_are_named(page: Path) -> None:
     parser = argparse.ArgumentParser()
-    serving.add_arguments(parser, {})
+    server_arguments.add_arguments(parser, {})
     known = {option for action in flags(parser) for option in action.option_strings}
     variables = set(re.findall(r"HASHSERVER_\w+", parser.format_help()))
     for each in (bitbake_hashclient._parser(), *subcommands().values()):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hashserv.cli import serving
+from hashserv.cli.server_arguments import add_arguments, settings_of
 from hashserv.errors import AddressError, SettingsError
 from hashserv.server.settings import Limits, Settings
 from tests.conftest import StartServer
@@ -16,12 +16,12 @@ from tests.peers import Peer, digest
 
 def parsed(*arguments: str, **environment: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    serving.add_arguments(parser, environment)
+    add_arguments(parser, environment)
     return parser.parse_args(arguments)
 
 
 def test_defaults_are_the_reference_s() -> None:
-    settings = serving.settings_of(parsed())
+    settings = settings_of(parsed())
     assert settings == Settings()
     assert settings.bind == ("unix://./hashserve.sock",)
     assert settings.database == "./hashserv.db"
@@ -37,14 +37,17 @@ def test_environment_gives_defaults_and_flags_win() -> None:
         "HASHSERVER_READ_ONLY": "1",
         "HASHSERVER_ANON_PERMS": "@read @report",
     }
-    settings = serving.settings_of(parsed(**environment))
+    settings = settings_of(parsed(**environment))
     assert settings.bind == ("localhost:8686",)
     assert settings.database == "/srv/hashserv.db"
     assert settings.read_only
     assert settings.anon_perms == ("@read", "@report")
     assert parsed(**environment).log == "INFO"
-    assert serving.settings_of(parsed("-b", ":1", "-b", ":2", **environment)).bind == (":1", ":2")
-    assert not serving.settings_of(parsed(HASHSERVER_READ_ONLY="0")).read_only
+    assert settings_of(parsed("-b", ":1", "-b", ":2", **environment)).bind == (
+        ":1",
+        ":2",
+    )
+    assert not settings_of(parsed(HASHSERVER_READ_ONLY="0")).read_only
 
 
 def test_an_upstream_is_given_by_flags_or_environment(tmp_path: Path) -> None:
@@ -56,12 +59,12 @@ def test_an_upstream_is_given_by_flags_or_environment(tmp_path: Path) -> None:
         "HASHSERVER_UPSTREAM_TOKEN_FILE": str(file),
         "HOME": str(tmp_path),
     }
-    settings = serving.settings_of(parsed(**environment))
+    settings = settings_of(parsed(**environment))
     assert settings.upstream == "far:1"
     assert (settings.upstream_username, settings.upstream_token) == ("anna", "secret")
     assert "secret" not in repr(settings)
     flags = ["-u", "near:2", "--upstream-timeout", "1.5", "--upstream-negative-ttl", "0"]
-    settings = serving.settings_of(parsed(*flags, **environment))
+    settings = settings_of(parsed(*flags, **environment))
     assert settings.upstream == "near:2"
     assert (settings.upstream_timeout, settings.upstream_negative_ttl) == (1.5, 0)
 
@@ -69,15 +72,15 @@ def test_an_upstream_is_given_by_flags_or_environment(tmp_path: Path) -> None:
 def test_empty_variables_are_as_if_unset() -> None:
     names = ("ADMIN_USER", "ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "TLS_CERT", "AUDIT_LOG", "DB")
     parser = argparse.ArgumentParser()
-    serving.add_arguments(parser, {f"HASHSERVER_{name}": "" for name in names})
-    assert serving.settings_of(parser.parse_args([])) == Settings()
+    add_arguments(parser, {f"HASHSERVER_{name}": "" for name in names})
+    assert settings_of(parser.parse_args([])) == Settings()
 
 
 def test_a_database_login_is_taken_and_a_file_needs_none() -> None:
     environment = {"HASHSERVER_DB_USERNAME": "anna", "HASHSERVER_DB_PASSWORD": "x"}
-    assert serving.settings_of(parsed(**environment)) == Settings()
+    assert settings_of(parsed(**environment)) == Settings()
     flags = ["--db-username", "anna", "--db-password-file", "/no/file"]
-    assert serving.settings_of(parsed(*flags)) == Settings()
+    assert settings_of(parsed(*flags)) == Settings()
 
 
 def test_every_limit_has_a_flag() -> None:
@@ -96,7 +99,7 @@ def test_every_limit_has_a_flag() -> None:
     ]
     arguments += ["--backlog", "5", "--cache-bytes", "6", "--log-bytes", "7000000"]
     arguments += ["--page-cache-bytes", "10", "--failed-logins", "11", "--new-tokens", "1.5"]
-    assert serving.settings_of(parsed(*arguments)).limits == Limits(
+    assert settings_of(parsed(*arguments)).limits == Limits(
         max_line=2048,
         max_message=4096,
         handshake_timeout=1.5,
@@ -156,16 +159,16 @@ def test_every_limit_has_a_flag() -> None:
 )
 def test_settings_that_can_not_be(arguments: list[str], words: str) -> None:
     with pytest.raises((AddressError, SettingsError), match=words):
-        serving.settings_of(parsed(*arguments))
+        settings_of(parsed(*arguments))
 
 
 def test_the_password_is_shown_nowhere() -> None:
-    settings = serving.settings_of(parsed("--admin-user", "root", "--admin-password", "hunter2"))
+    settings = settings_of(parsed("--admin-user", "root", "--admin-password", "hunter2"))
     assert settings.admin_password == "hunter2"
     assert "hunter2" not in repr(settings)
     environment = {"HASHSERVER_ADMIN_PASSWORD": "hunter2"}
     parser = argparse.ArgumentParser()
-    serving.add_arguments(parser, environment)
+    add_arguments(parser, environment)
     assert "hunter2" not in parser.format_help()
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hashserv.cli import serving
+from hashserv.cli import server_arguments, serving
 from hashserv.version import __version__
 
 
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="bitbake-hashserv", description="A hash equivalence server for BitBake."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    serving.add_arguments(parser, os.environ)
+    server_arguments.add_arguments(parser, os.environ)
     return serving.run(parser, parser.parse_args(arguments))
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from hashserv.address import TcpAddress, TlsAddress, UnixAddress, WebSocketAddress, parse_address
-from hashserv.cli import serving
+from hashserv.cli import server_arguments, serving
 from hashserv.version import __version__
 
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="run a server",
         description="Run a server until it is interrupted, and say how BitBake finds it.",
     )
-    serving.add_arguments(serve, os.environ)
+    server_arguments.add_arguments(serve, os.environ)
     serve.set_defaults(run=lambda parsed: serving.run(serve, parsed, _say_ready))
     parsed = parser.parse_args(arguments)
     code: int = parsed.run(parsed)

@@ -23,9 +23,8 @@ from hashserv.server.access import Access
 from hashserv.server.handlers import Services
 from hashserv.server.session import Session
 from hashserv.server.settings import Settings, over_tls
-from hashserv.store import sqlite_file
 from hashserv.store.base import Store
-from hashserv.store.sqlite import SqliteStore
+from hashserv.store.opening import Options, open_store
 from hashserv.transport.listen import Listener, listen
 from hashserv.transport.tls import ServerTls
 from hashserv.transport.tls_listening import TlsListening
@@ -93,7 +92,7 @@ class Server:
                         reuseport=settings.reuseport,
                     )
                 )
-            self._services = _services(settings)
+            self._services = await _services(settings)
             if settings.admin_username is not None and settings.admin_password is not None:
                 await self._services.accounts.ensure_administrator(
                     settings.admin_username, settings.admin_password
@@ -251,18 +250,15 @@ def run(settings: Settings, ready: Ready = lambda _: None) -> None:
         runner.run(serve(settings, ready))
 
 
-def _services(settings: Settings) -> Services:
-    if "://" in settings.database:
-        raise SettingsError(
-            f"The database '{settings.database}' is a URL: name an SQLite file, other engines are "
-            "not supported yet"
-        )
-    store: Store = SqliteStore(
+async def _services(settings: Settings) -> Services:
+    store = await open_store(
         settings.database,
-        durable=settings.durable,
-        writable=not settings.read_only or sqlite_file.is_writable(settings.database),
-        max_log=settings.limits.log_bytes,
-        page_cache=settings.limits.page_cache_bytes,
+        Options(
+            durable=settings.durable,
+            writable=not settings.read_only,
+            max_log=settings.limits.log_bytes,
+            page_cache=settings.limits.page_cache_bytes,
+        ),
     )
     server_id = uuid.uuid4().hex
     return Services(
