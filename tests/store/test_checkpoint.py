@@ -122,9 +122,9 @@ def test_closing_does_not_wait_for_a_count(tmp_path: Path, monkeypatch: pytest.M
     begun = threading.Event()
     current_mark = transactions.current_mark
 
-    def begin(connection: sqlite3.Connection) -> str | None:
+    def begin(transaction: transactions.Transaction) -> str | None:
         begun.set()
-        return current_mark(connection)
+        return current_mark(transaction)
 
     monkeypatch.setattr(statements, "COUNT_MARKED", SLOW_COUNT)
     monkeypatch.setattr(transactions, "current_mark", begin)

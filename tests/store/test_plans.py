@@ -17,6 +17,8 @@ from hashserv.store.schema import (
     TABLES,
     is_indexed,
 )
+from hashserv.store.sqlite_statements import STATEMENTS
+from hashserv.store.statements import Statements
 
 CONDITIONS: list[Condition] = [
     {"method": "m", "taskhash": "x"},
@@ -44,22 +46,26 @@ def matching(table: str, *, indexed: bool) -> dict[str, Condition]:
 
 
 BY_INDEX: dict[str, str] = {
-    "LOOKUP": statements.LOOKUP,
-    "EXISTS": statements.EXISTS,
-    "TASK": statements.TASK,
-    "EQUIVALENT": statements.EQUIVALENT,
-    "OUTHASH": statements.OUTHASH,
-    "OUTHASHES_OF_TASKS": statements.OUTHASHES_OF_TASKS,
-    "OLDEST_EQUIVALENTS": statements.OLDEST_EQUIVALENTS,
+    "lookup": STATEMENTS.lookup,
+    "exists": STATEMENTS.exists,
+    "task": STATEMENTS.task,
+    "equivalent": STATEMENTS.equivalent,
+    "outhash": STATEMENTS.outhash,
+    "outhashes_of_tasks": STATEMENTS.outhashes_of_tasks,
+    "oldest_equivalents": STATEMENTS.oldest_equivalents,
     "REMARK": statements.REMARK,
     "CURRENT_MARK": statements.CURRENT_MARK,
-    "SET_CURRENT_MARK": statements.SET_CURRENT_MARK,
+    "set_current_mark": STATEMENTS.set_current_mark,
     "FIND_USER": statements.FIND_USER,
     "ADD_USER": statements.ADD_USER,
     "SET_PERMISSIONS": statements.SET_PERMISSIONS,
     "SET_TOKEN": statements.SET_TOKEN,
     "REMOVE_USER": statements.REMOVE_USER,
-    **{f"insert into {table}": statements.insert(table, 2) for table in (MAPPINGS, OUTHASHES)},
+    **{
+        f"insert into {table}, {only_new}": STATEMENTS.insert(table, 2, only_new=only_new)
+        for only_new in (False, True)
+        for table in (MAPPINGS, OUTHASHES)
+    },
     **{
         f"mark {name}": statements.mark_matching(condition)
         for name, condition in matching(MAPPINGS, indexed=True).items()
@@ -73,14 +79,14 @@ BY_INDEX: dict[str, str] = {
 """Statements that must be quick however large the file is."""
 
 BY_SLICE: dict[str, str] = {
-    "sweep": statements.delete_slice(MAPPINGS, statements.UNMARKED),
-    "clean": statements.delete_slice(OUTHASHES, statements.UNUSED),
+    "sweep": STATEMENTS.delete_slice(MAPPINGS, statements.UNMARKED),
+    "clean": STATEMENTS.delete_slice(OUTHASHES, STATEMENTS.unused),
     **{
-        f"mark {name}": statements.mark_slice(statements.matching(condition))
+        f"mark {name}": STATEMENTS.mark_slice(statements.matching(condition))
         for name, condition in matching(MAPPINGS, indexed=False).items()
     },
     **{
-        f"delete {name} from {table}": statements.delete_slice(
+        f"delete {name} from {table}": STATEMENTS.delete_slice(
             table, statements.matching(condition)
         )
         for table in (MAPPINGS, OUTHASHES)
@@ -92,7 +98,10 @@ BY_SLICE: dict[str, str] = {
 WHOLE_TABLE = {"COUNT_MARKED", "ALL_USERS"}
 """Counting is a scan, in a thread of its own; users are few."""
 
-FRAGMENTS = {"UNMARKED", "UNUSED"}
+FRAGMENTS = {"UNMARKED", "WITHOUT_MAPPING", "unused"}
+
+BUILT = {name for name in BY_INDEX if " " in name}
+"""Those that a function makes of a condition or a table."""
 
 
 @pytest.fixture(params=["empty", "analyzed", "analyzed, many methods"])
@@ -139,9 +148,13 @@ def scans(steps: list[str]) -> list[str]:
 
 def test_no_statement_is_forgotten() -> None:
     constants = {
-        name for name in vars(statements) if name.isupper() and not name.startswith("_")
-    } - {"COLUMNS", "CONFIG", "MAPPINGS", "OUTHASHES", "USERS"}
-    assert constants == WHOLE_TABLE | FRAGMENTS | {name for name in BY_INDEX if name.isupper()}
+        name
+        for name, value in vars(statements).items()
+        if name.isupper() and "_COLUMNS" not in name
+        if isinstance(value, str) and not name.startswith("_")
+    } - {"CONFIG", "MAPPINGS", "OUTHASHES", "USERS"}
+    own = set(Statements.__annotations__) | set(vars(STATEMENTS))
+    assert constants | own == WHOLE_TABLE | FRAGMENTS | set(BY_INDEX) - BUILT
 
 
 @pytest.mark.parametrize("name", BY_INDEX)

@@ -9,9 +9,12 @@ from random import Random
 import pytest
 
 from hashserv.model import Report
-from hashserv.store import sqlite_file, statements, transactions
+from hashserv.store import sqlite_file, transactions
 from hashserv.store.sqlite import SqliteStore
-from hashserv.store.transactions import Clock, store_reports
+from hashserv.store.sqlite_statements import STATEMENTS
+from hashserv.store.sqlite_transaction import SqliteTransaction
+from hashserv.store.times import Clock
+from hashserv.store.transactions import store_reports
 from tests.equivalence.model import Model
 from tests.store.databases import rows
 
@@ -31,7 +34,7 @@ def tasks_without_mappings(file: Path, model: Model) -> sqlite3.Connection:
     ]
     sqlite_file.prepare(str(file), writable=True)
     connection = sqlite_file.connect(str(file), writable=True, busy=1)
-    store_reports(connection, reports, Clock())
+    store_reports(SqliteTransaction(connection, Clock()), reports)
     model.report(reports)
     connection.execute("DELETE FROM unihashes_v3")
     model.delete_mappings({"method": "m"})
@@ -46,7 +49,7 @@ def test_a_group_that_restores_many_mappings_takes_few_statements(
     model = Model()
     connection = tasks_without_mappings(tmp_path / "db", model)
     if collecting:
-        connection.execute(statements.SET_CURRENT_MARK, ("a",))
+        connection.execute(STATEMENTS.set_current_mark, {"mark": "a"})
         model.mark("a", [])
     random = Random(8)
     order = random.sample(range(GROUP), GROUP)
@@ -54,7 +57,7 @@ def test_a_group_that_restores_many_mappings_takes_few_statements(
     ran: list[str] = []
     connection.set_trace_callback(ran.append)
     connection.execute("BEGIN")
-    committed = store_reports(connection, group, Clock())
+    committed = store_reports(SqliteTransaction(connection, Clock()), group)
     connection.execute("COMMIT")
     connection.set_trace_callback(None)
     assert committed.result == model.report(group)

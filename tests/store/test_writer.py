@@ -13,7 +13,9 @@ from hashserv.model import Mapping, MappingKey, Report
 from hashserv.store import sqlite_file
 from hashserv.store.checkpoint import Checkpointer
 from hashserv.store.sqlite import SqliteStore
-from hashserv.store.transactions import Committed
+from hashserv.store.sqlite_transaction import SqliteTransaction
+from hashserv.store.times import Clock
+from hashserv.store.transactions import Committed, Transaction, Work
 from hashserv.store.writer import MAX_GROUP, Writer
 from tests.store.databases import rows
 
@@ -27,10 +29,11 @@ class Recorder:
         self.go_on = threading.Event()
         self.began = asyncio.Event()
 
-    def report(self, connection: sqlite3.Connection, reports: Sequence[Report]) -> Committed:
+    def report(self, transaction: Transaction, reports: Sequence[Report]) -> Committed:
         taskhashes = [report.taskhash for report in reports]
         self.groups.append(taskhashes)
-        connection.executemany("INSERT INTO t VALUES (?)", [(name,) for name in taskhashes])
+        for name in taskhashes:
+            transaction.run("INSERT INTO t VALUES (:name)", {"name": name})
         return Committed([f"u-{name}" for name in taskhashes])
 
     def before_transaction(self) -> None:
@@ -40,7 +43,7 @@ class Recorder:
     def after_transaction(self, committed: Committed | None) -> None:
         self.told.append(committed and committed.result)
 
-    def block(self, _connection: sqlite3.Connection) -> Committed:
+    def block(self, _transaction: Transaction) -> Committed:
         """Take a transaction until `go_on` is set, so that work gathers behind it."""
         self.go_on.wait()
         return Committed("unblocked")
@@ -63,6 +66,7 @@ def run_writer(file: Path, body: Body) -> list[str]:
         writer = Writer(
             connection,
             str(file),
+            transaction=SqliteTransaction(connection, Clock()),
             report=recorder.report,
             observer=recorder,
             checkpointer=Checkpointer(sqlite_file.connect(str(file), writable=True, busy=1)),
@@ -77,17 +81,17 @@ def run_writer(file: Path, body: Body) -> list[str]:
     return [str(name) for (name,) in rows(file, "SELECT name FROM t ORDER BY rowid")]
 
 
-def insert(name: str) -> Callable[[sqlite3.Connection], Committed]:
-    def work(connection: sqlite3.Connection) -> Committed:
-        connection.execute("INSERT INTO t VALUES (?)", (name,))
+def insert(name: str) -> Work:
+    def work(transaction: Transaction) -> Committed:
+        transaction.run("INSERT INTO t VALUES (:name)", {"name": name})
         return Committed(f"did {name}")
 
     return work
 
 
-def insert_then(error: Exception) -> Callable[[sqlite3.Connection], Committed]:
-    def work(connection: sqlite3.Connection) -> Committed:
-        connection.execute("INSERT INTO t VALUES ('undone')")
+def insert_then(error: Exception) -> Work:
+    def work(transaction: Transaction) -> Committed:
+        transaction.run("INSERT INTO t VALUES ('undone')", {})
         raise error
 
     return work

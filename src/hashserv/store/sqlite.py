@@ -3,29 +3,30 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from collections.abc import Mapping as Dictionary
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from hashserv.errors import StoreError
 from hashserv.model import (
     CollectionStatus,
-    Condition,
     Equivalent,
-    Mapping,
     MappingKey,
     MarkedMapping,
     Outhash,
     Report,
 )
 from hashserv.store import sqlite_file, statements, transactions
-from hashserv.store.base import Freshness, Store
+from hashserv.store.base import Freshness
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG, Checkpointer
-from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES, applies, is_indexed
-from hashserv.store.sqlite_users import SqliteUsers
-from hashserv.store.transactions import Clock, Committed
+from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES
+from hashserv.store.sqlite_statements import STATEMENTS
+from hashserv.store.sqlite_transaction import SqliteTransaction, as_json, each_method
+from hashserv.store.times import Clock
+from hashserv.store.transactional import TransactionalStore
+from hashserv.store.transactions import Committed, Transaction, Work
+from hashserv.store.users import TransactionalUsers
 from hashserv.store.writer import Writer
 
 DEFAULT_PAGE_CACHE: Final = 64 * 1024 * 1024
@@ -37,7 +38,7 @@ COUNT_STEPS: Final = 10_000
 _Result = TypeVar("_Result")
 
 
-class SqliteStore(Store):
+class SqliteStore(TransactionalStore):
     """A store in one SQLite file, which any release of the reference may have written.
 
     Look-ups are answered in the event loop: a batch of a few hundred takes a millisecond or
@@ -66,7 +67,7 @@ class SqliteStore(Store):
         page_cache: int = DEFAULT_PAGE_CACHE,
     ) -> None:
         self._path = path
-        self._clock = Clock()
+        super().__init__(STATEMENTS, Clock())
         self._closed = False
         sqlite_file.prepare(path, writable=writable)
         with self._explained():
@@ -88,7 +89,7 @@ class SqliteStore(Store):
                     durable=durable, max_log=max_log, page_cache=page_cache
                 )
         self._counter = ThreadPoolExecutor(1, "hashserv-counter")
-        self.users = SqliteUsers(self._all, lambda work: self._writing().run(work))
+        self.users = TransactionalUsers(self._read, self.transact)
 
     # Freshness. The writer's connection tells the commits of other processes from our own, but
     # only while it is not in use; meanwhile the reader's tells that there was a commit, not whose.
@@ -129,42 +130,40 @@ class SqliteStore(Store):
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
         found: list[str | None] = [None] * len(keys)
         with self._explained():
-            for at, unihash, _ in transactions.each_method(self._reader, statements.LOOKUP, keys):
+            for at, unihash, _ in each_method(self._reader, STATEMENTS.lookup, keys):
                 found[at] = unihash
         return found
 
     async def exists(self, unihashes: Sequence[str]) -> list[bool]:
         found = [False] * len(unihashes)
-        parameters = {"hashes": transactions.as_json(unihashes)}
+        parameters = {"hashes": as_json(unihashes)}
         with self._explained():
-            for (at,) in self._reader.execute(statements.EXISTS, parameters):
+            for (at,) in self._reader.execute(STATEMENTS.exists, parameters):
                 found[at] = True
         return found
 
     async def task(self, key: MappingKey) -> Equivalent | None:
-        return self._equivalent(statements.TASK, key._asdict())
+        return self._equivalent(STATEMENTS.task, key._asdict())
 
     async def equivalent(self, method: str, outhash: str) -> Equivalent | None:
-        return self._equivalent(statements.EQUIVALENT, {"method": method, "outhash": outhash})
+        return self._equivalent(STATEMENTS.equivalent, {"method": method, "outhash": outhash})
 
     async def outhash(self, method: str, outhash: str) -> Outhash | None:
-        row = self._first(statements.OUTHASH, {"method": method, "outhash": outhash})
+        row = self._first(STATEMENTS.outhash, {"method": method, "outhash": outhash})
         return None if row is None else Outhash(*row)
 
     async def collection(self) -> CollectionStatus:
-        def count(connection: sqlite3.Connection) -> CollectionStatus:
-            mark = transactions.current_mark(connection)
-            parameters = {"mark": mark or ""}
-            kept, total = connection.execute(statements.COUNT_MARKED, parameters).fetchone()
+        def count(transaction: Transaction) -> CollectionStatus:
+            mark = transactions.current_mark(transaction)
+            counted = transaction.rows(statements.COUNT_MARKED, {"mark": mark or ""})
+            kept, total = counted[0]
             return CollectionStatus(kept or 0, total - (kept or 0), mark)
 
         return await self._count(count)
 
     async def usage(self) -> Dictionary[str, int]:
-        def count(connection: sqlite3.Connection) -> dict[str, int]:
-            return {
-                table: connection.execute(statements.count(table)).fetchone()[0] for table in TABLES
-            }
+        def count(transaction: Transaction) -> dict[str, int]:
+            return {table: transaction.rows(statements.count(table))[0][0] for table in TABLES}
 
         return await self._count(count)
 
@@ -181,10 +180,16 @@ class SqliteStore(Store):
         with self._explained():
             return self._reader.execute(statement, parameters).fetchall()
 
-    async def _count(self, count: Callable[[sqlite3.Connection], _Result]) -> _Result:
+    async def _read(
+        self, statement: str, parameters: Dictionary[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        return self._all(statement, parameters)
+
+    async def _count(self, count: Callable[[Transaction], _Result]) -> _Result:
         loop = asyncio.get_running_loop()
+        counting = SqliteTransaction(self._counting, self._clock)
         with self._explained():
-            return await loop.run_in_executor(self._counter, count, self._counting)
+            return await loop.run_in_executor(self._counter, count, counting)
 
     # Going through whole tables.
 
@@ -196,104 +201,13 @@ class SqliteStore(Store):
         rows = self._all(statements.rows_after(OUTHASHES), {"after": after, "rows": limit})
         return list(map(Outhash._make, rows))
 
-    async def insert_mappings(self, rows: Sequence[MarkedMapping]) -> int:
-        inserted: int = await self._writing().run(partial(transactions.insert_mappings, rows=rows))
-        return inserted
+    # Writing.
 
-    async def insert_outhashes(self, rows: Sequence[Outhash]) -> int:
-        inserted: int = await self._writing().run(partial(transactions.insert_outhashes, rows=rows))
-        return inserted
+    def transact(self, work: Work) -> Awaitable[Any]:
+        return self._writing().run(work)
 
-    # Reporting.
-
-    async def report(self, reports: Sequence[Report]) -> list[str]:
-        return await self._writing().report(reports)
-
-    async def add_mappings(self, mappings: Sequence[Mapping]) -> list[str]:
-        work = partial(transactions.add_mappings, mappings=mappings)
-        unihashes: list[str] = await self._writing().run(work)
-        return unihashes
-
-    async def copy(self, found: Sequence[Equivalent | Outhash]) -> None:
-        await self._writing().run(partial(transactions.copy, found=found, clock=self._clock))
-
-    # Removing and collecting.
-
-    async def remove(self, condition: Condition) -> int:
-        tables = [table for table in (MAPPINGS, OUTHASHES) if applies(condition, table)]
-        indexed = [table for table in tables if is_indexed(condition, table)]
-        work = partial(transactions.remove_indexed, condition=condition, tables=indexed)
-        removed = 0
-        counts: list[int] = [transactions.SLICE_ROWS]
-        while indexed and max(counts) >= transactions.SLICE_ROWS:
-            counts = await self._writing().run(work)
-            removed += sum(counts)
-        for table in tables:
-            if table not in indexed:
-                delete = statements.delete_slice(table, statements.matching(condition))
-                removed += await self._in_slices(table, delete, condition)
-        return removed
-
-    async def mark(self, mark: str, conditions: Sequence[Condition]) -> list[int]:
-        counts: list[int | None] = []
-        begun = False
-        while not begun or len(counts) < len(conditions):
-            rest = conditions[len(counts) :]
-            work = partial(transactions.mark_indexed, mark=mark, conditions=rest)
-            counts += await self._writing().run(work)
-            begun = True
-        return [
-            await self._in_slices(
-                MAPPINGS,
-                statements.mark_slice(statements.matching(condition)),
-                {**condition, "new_mark": mark},
-                only_during=mark,
-            )
-            if count is None
-            else count
-            for condition, count in zip(conditions, counts, strict=True)
-        ]
-
-    async def sweep(self, mark: str) -> int | None:
-        delete = statements.delete_slice(MAPPINGS, statements.UNMARKED)
-        removed = await self._in_slices(MAPPINGS, delete, {"mark": mark}, only_during=mark)
-        ended: bool = await self._writing().run(partial(transactions.end_collection, mark=mark))
-        return removed if ended else None
-
-    async def clean_unused(self, max_age: float) -> int:
-        delete = statements.delete_slice(OUTHASHES, statements.UNUSED)
-        return await self._in_slices(OUTHASHES, delete, {"age": f"-{max_age:f} seconds"})
-
-    async def _in_slices(
-        self,
-        table: str,
-        statement: str,
-        parameters: Dictionary[str, Any],
-        *,
-        only_during: str | None = None,
-    ) -> int:
-        """Run a statement over a whole table and return how many rows it changed.
-
-        Each slice is a transaction of its own, so that reports never wait for the whole.
-
-        Args:
-            table: Whose rows it is about.
-            statement: Marks or deletes in one slice.
-            parameters: Its parameters.
-            only_during: Stop when the collection of this mark is not, or no more, under way.
-        """
-        after = 0
-
-        def work(connection: sqlite3.Connection) -> Committed:
-            if only_during is not None and transactions.current_mark(connection) != only_during:
-                return Committed(None)
-            return transactions.run_slice(connection, table, statement, parameters, after)
-
-        changed = 0
-        while (progress := await self._writing().run(work)) is not None:
-            after, count = progress
-            changed += count
-        return changed
+    def _report(self, reports: Sequence[Report]) -> Awaitable[list[str]]:
+        return self._writing().report(reports)
 
     # Opening and closing.
 
@@ -329,7 +243,8 @@ class SqliteStore(Store):
         return Writer(
             connection,
             self._path,
-            report=partial(transactions.store_reports, clock=self._clock),
+            transaction=SqliteTransaction(connection, self._clock),
+            report=transactions.store_reports,
             observer=self,
             checkpointer=Checkpointer(
                 sqlite_file.connect(self._path, writable=True, busy=sqlite_file.BUSY_SECONDS),

@@ -1,96 +1,41 @@
-"""Every SQL statement of the embedded engine, once.
+"""Every SQL statement that the engines share, once; what differs, each engine's class adds.
 
-A batch of keys goes in as one JSON array, so that a batch of any size is one prepared statement
-and one release of the interpreter lock. Two traps of SQLite's planner are sprung here for good
-(a test reads ``EXPLAIN QUERY PLAN`` of each): without ``CROSS JOIN`` it may scan the table for
-each key, and for a list of outhashes it takes the unique index by method alone, unless told to
-use ``outhash_lookup_v3``.
+Parameters are named (``:name``). A batch of keys is one parameter, `hashes`, so that a batch of
+any size is one prepared statement.
 """
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from hashserv.model import Condition
 from hashserv.store.schema import COLUMNS, CONFIG, MAPPINGS, OUTHASHES, USERS
 
-_OUTHASH_COLUMNS: Final = ", ".join(f"o.{column}" for column in ("id", *COLUMNS[OUTHASHES]))
-_JOINED: Final = (
-    f"{OUTHASHES} AS o CROSS JOIN {MAPPINGS} AS m "
-    "ON m.method = o.method AND m.taskhash = o.taskhash"
-)
-
-LOOKUP: Final = f"""
-    SELECT k.key, m.unihash, m.gc_mark FROM json_each(:hashes) AS k
-    CROSS JOIN {MAPPINGS} AS m ON m.method = :method AND m.taskhash = k.value
-"""
-
-EXISTS: Final = f"""
-    SELECT k.key FROM json_each(:hashes) AS k
-    WHERE EXISTS (SELECT 1 FROM {MAPPINGS} AS m WHERE m.unihash = k.value)
-"""
-
-TASK: Final = f"""
-    SELECT {_OUTHASH_COLUMNS}, m.unihash, m.gc_mark FROM {_JOINED}
-    WHERE o.method = :method AND o.taskhash = :taskhash
-    ORDER BY o.created, o.id LIMIT 1
-"""
-
-EQUIVALENT: Final = f"""
-    SELECT {_OUTHASH_COLUMNS}, m.unihash, m.gc_mark FROM {_JOINED}
-    WHERE o.method = :method AND o.outhash = :outhash
-    ORDER BY o.created, o.id LIMIT 1
-"""
-
-OUTHASH: Final = f"""
-    SELECT {_OUTHASH_COLUMNS} FROM {OUTHASHES} AS o
-    WHERE o.method = :method AND o.outhash = :outhash
-    ORDER BY o.created, o.id LIMIT 1
-"""
-
-OUTHASHES_OF_TASKS: Final = f"""
-    SELECT k.key, o.outhash, o.created FROM json_each(:hashes) AS k
-    CROSS JOIN {OUTHASHES} AS o ON o.method = :method AND o.taskhash = k.value
-"""
-
-OLDEST_EQUIVALENTS: Final = f"""
-    SELECT c.key, o.created, m.unihash
-    FROM (
-        SELECT k.key AS key, (
-            SELECT o.id FROM {OUTHASHES} AS o INDEXED BY outhash_lookup_v3
-            CROSS JOIN {MAPPINGS} AS m ON m.method = o.method AND m.taskhash = o.taskhash
-            WHERE o.method = :method AND o.outhash = k.value
-            ORDER BY o.created, o.id LIMIT 1
-        ) AS oldest FROM json_each(:hashes) AS k
-    ) AS c
-    CROSS JOIN {_JOINED} WHERE o.id = c.oldest
-"""
-
-REMARK: Final = f"UPDATE {MAPPINGS} SET gc_mark = ? WHERE method = ? AND taskhash = ?"
+OUTHASH_COLUMNS: Final = ", ".join(f'o."{column}"' for column in ("id", *COLUMNS[OUTHASHES]))
 
 CURRENT_MARK: Final = f"SELECT value FROM {CONFIG} WHERE name = 'gc-mark'"
-SET_CURRENT_MARK: Final = (
-    f"INSERT INTO {CONFIG} (name, value) VALUES ('gc-mark', ?) "
-    "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+
+REMARK: Final = (
+    f"UPDATE {MAPPINGS} SET gc_mark = :mark WHERE method = :method AND taskhash = :taskhash"
 )
 
-COUNT_MARKED: Final = f"SELECT sum(gc_mark = :mark), count(*) FROM {MAPPINGS}"
+COUNT_MARKED: Final = (
+    f"SELECT sum(CASE WHEN gc_mark = :mark THEN 1 ELSE 0 END), count(*) FROM {MAPPINGS}"
+)
 
 UNMARKED: Final = "gc_mark != :mark"
-UNUSED: Final = f"""
-    CASE WHEN created LIKE '%+__:__' THEN julianday(created) ELSE julianday(created, 'utc') END
-    < julianday('now', :age)
-    AND NOT EXISTS (
-        SELECT 1 FROM {MAPPINGS} AS m
-        WHERE m.method = {OUTHASHES}.method AND m.taskhash = {OUTHASHES}.taskhash
-    )
-"""
-"""Until 2023 `created` was local time without a zone; since then it is UTC with one."""
+
+WITHOUT_MAPPING: Final = f"""NOT EXISTS (
+    SELECT 1 FROM {MAPPINGS} AS m
+    WHERE m.method = {OUTHASHES}.method AND m.taskhash = {OUTHASHES}.taskhash
+)"""
 
 _USER: Final = f"SELECT username, token, permissions FROM {USERS}"
 FIND_USER: Final = f"{_USER} WHERE username = :username"
 ALL_USERS: Final = f"{_USER} ORDER BY id"
 ADD_USER: Final = (
     f"INSERT INTO {USERS} (username, token, permissions) "
-    "VALUES (:username, :token, :permissions) ON CONFLICT (username) DO NOTHING"
+    "SELECT :username, :token, :permissions "
+    f"WHERE NOT EXISTS (SELECT 1 FROM {USERS} WHERE username = :username)"
 )
 SET_PERMISSIONS: Final = f"UPDATE {USERS} SET permissions = :permissions WHERE username = :username"
 SET_TOKEN: Final = (
@@ -100,26 +45,15 @@ SET_TOKEN: Final = (
 REMOVE_USER: Final = f"DELETE FROM {USERS} WHERE username = :username"
 
 
-def insert(table: str, rows: int) -> str:
-    """Return the statement that inserts so many rows, given as one flat list of values."""
-    row = f"({', '.join('?' * len(COLUMNS[table]))})"
-    return f"INSERT INTO {table} ({', '.join(COLUMNS[table])}) VALUES {', '.join([row] * rows)}"
-
-
-def insert_new(table: str, rows: int) -> str:
-    """Return the statement that inserts so many rows, but for those that are there already."""
-    return f"{insert(table, rows)} ON CONFLICT DO NOTHING"
+def count(table: str) -> str:
+    """Return the statement that counts a table's rows."""
+    return f"SELECT count(*) FROM {table}"
 
 
 def rows_after(table: str) -> str:
     """Return the statement that reads the next rows of a table, in the order of their ids."""
-    columns = ", ".join(("id", *COLUMNS[table]))
+    columns = ", ".join(f'"{column}"' for column in ("id", *COLUMNS[table]))
     return f"SELECT {columns} FROM {table} WHERE id > :after ORDER BY id LIMIT :rows"
-
-
-def count(table: str) -> str:
-    """Return the statement that counts a table's rows."""
-    return f"SELECT count(*) FROM {table}"
 
 
 def matching(condition: Condition) -> str:
@@ -129,10 +63,7 @@ def matching(condition: Condition) -> str:
 
 def mark_matching(condition: Condition) -> str:
     """Return the statement that marks some mappings that an indexed condition matches."""
-    some = (
-        f"SELECT id FROM {MAPPINGS} WHERE {matching(condition)} "
-        "AND gc_mark != :new_mark LIMIT :rows"
-    )
+    some = _some(MAPPINGS, f"{matching(condition)} AND gc_mark != :new_mark")
     return f"UPDATE {MAPPINGS} SET gc_mark = :new_mark WHERE id IN ({some})"
 
 
@@ -143,27 +74,90 @@ def count_matching(condition: Condition) -> str:
 
 def delete_matching(table: str, condition: Condition) -> str:
     """Return the statement that deletes some rows that an indexed condition matches."""
-    some = f"SELECT id FROM {table} WHERE {matching(condition)} LIMIT :rows"
-    return f"DELETE FROM {table} WHERE id IN ({some})"
-
-
-def mark_slice(predicate: str) -> str:
-    """Return the statement that marks what a predicate matches in a slice of the mappings."""
-    return f"UPDATE {MAPPINGS} NOT INDEXED SET gc_mark = :new_mark {_in_slice(predicate)}"
-
-
-def delete_slice(table: str, predicate: str) -> str:
-    """Return the statement that deletes what a predicate matches in a slice of a table."""
-    return f"DELETE FROM {table} NOT INDEXED {_in_slice(predicate)}"
+    return f"DELETE FROM {table} WHERE id IN ({_some(table, matching(condition))})"
 
 
 def slice_end(table: str) -> str:
     """Return the statement that finds the last id of the next slice of a table."""
     next_ids = f"SELECT id FROM {table} WHERE id > :after ORDER BY id LIMIT :rows"
-    return f"SELECT max(id) FROM ({next_ids})"
+    return f"SELECT max(id) FROM ({next_ids}) AS s"
+
+
+def _some(table: str, predicate: str) -> str:
+    # A derived table: MySQL takes no LIMIT, and not the table that changes, right within IN.
+    return f"SELECT id FROM (SELECT id FROM {table} WHERE {predicate} LIMIT :rows) AS s"
+
+
+class Statements(ABC):
+    """The statements of one engine that are not the same for all.
+
+    Those about `hashes` give rows that begin with what `Transaction.each` makes the place of the
+    key of.
+    """
+
+    join = "JOIN"
+    """How outhash rows are joined to their mappings."""
+
+    by_id = ""
+    """Goes behind a table's name where its ids are to be gone by."""
+
+    lookup: str
+    """Unihash and gc mark of each of `hashes`, which are taskhashes of `method`."""
+
+    exists: str
+    """Which of `hashes` is the unihash of some mapping."""
+
+    outhashes_of_tasks: str
+    """Outhash and `created` of all rows of `hashes`, which are taskhashes of `method`."""
+
+    oldest_equivalents: str
+    """`created` and unihash of the oldest row that has a mapping, for each of `hashes`, which are
+    outhashes of `method`."""
+
+    set_current_mark: str
+    """Makes `mark` the current one; it may be `None`."""
+
+    unused: str
+    """The predicate of outhash rows from before `before` that have no mapping."""
+
+    def __init__(self) -> None:
+        rows = f"SELECT {OUTHASH_COLUMNS}"
+        oldest = "ORDER BY o.created, o.id LIMIT 1"
+        of_outhash = "WHERE o.method = :method AND o.outhash = :outhash"
+        joined = f"{rows}, m.unihash, m.gc_mark FROM {self.joined()}"
+        self.task = f"{joined} WHERE o.method = :method AND o.taskhash = :taskhash {oldest}"
+        """The oldest row of a taskhash that has a mapping."""
+        self.equivalent = f"{joined} {of_outhash} {oldest}"
+        """The oldest row of an outhash that has a mapping."""
+        self.outhash = f"{rows} FROM {OUTHASHES} AS o {of_outhash} {oldest}"
+        """The oldest row of an outhash."""
+
+    @classmethod
+    def joined(cls) -> str:
+        """Return outhash rows as `o` joined to their mappings as `m`."""
+        return (
+            f"{OUTHASHES} AS o {cls.join} {MAPPINGS} AS m "
+            "ON m.method = o.method AND m.taskhash = o.taskhash"
+        )
+
+    def mark_slice(self, predicate: str) -> str:
+        """Return the statement that marks what a predicate matches in a slice of the mappings."""
+        return f"UPDATE {MAPPINGS} {self.by_id} SET gc_mark = :new_mark {_in_slice(predicate)}"
+
+    def delete_slice(self, table: str, predicate: str) -> str:
+        """Return the statement that deletes what a predicate matches in a slice of a table."""
+        return f"DELETE FROM {table} {self.by_id} {_in_slice(predicate)}"
+
+    @abstractmethod
+    def insert(self, table: str, rows: int, *, only_new: bool) -> str:
+        """Return the statement that inserts rows.
+
+        Args:
+            table: Where.
+            rows: How many, where the engine needs to know.
+            only_new: Leave those out that are there already, rather than fail.
+        """
 
 
 def _in_slice(predicate: str) -> str:
-    # NOT INDEXED leaves the ids; else the planner may take an index by method, and so go
-    # through the whole table for each slice.
     return f"WHERE id > :after AND id <= :end AND {predicate}"

@@ -1,19 +1,13 @@
-"""What is done inside one write transaction of the embedded engine.
+"""What is done inside one write transaction, whatever the engine.
 
-Each function runs in the writer's thread, on the writer's connection, between BEGIN and COMMIT.
+Each function runs between BEGIN and COMMIT, where nothing else of this process writes.
 """
 
-import sqlite3
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final
-
-import msgspec
 
 from hashserv.model import (
     Condition,
@@ -27,16 +21,11 @@ from hashserv.model import (
 from hashserv.store import statements
 from hashserv.store.reporting import Known, OutputKey, resolve
 from hashserv.store.schema import MAPPINGS, OUTHASHES, applies, is_indexed
+from hashserv.store.statements import Statements
+from hashserv.store.times import Clock
 
 SLICE_ROWS: Final = 1000
 """Rows that a long operation goes through in one transaction, before reports have their turn."""
-
-_INSERT_ROWS: Final = 64
-"""Rows in one INSERT, a power of two. What is left over goes in smaller powers of two, so that
-few statements are kept prepared. One statement for many rows gives the interpreter lock up once."""
-
-_SECOND: Final = 1_000_000
-"""In microseconds."""
 
 
 @dataclass
@@ -46,104 +35,123 @@ class Committed:
     result: Any
     added: Sequence[Mapping] = field(default_factory=list)
     removed: bool = False
+    users: bool = False
+    """Whether users were changed."""
 
 
-class Clock:
-    """Gives each row its `created`: now, and later than any before it, so that age is clear."""
+class Transaction(ABC):
+    """A transaction of some engine that has begun."""
 
-    def __init__(self) -> None:
-        self._last = 0  # microseconds since 1970
+    statements: Statements
+    """The engine's own statements."""
 
-    def times(self, count: int) -> list[str]:
-        """Return `count` times in the text form of rows, each later than the one before."""
-        first = max(time.time_ns() // 1000, self._last + 1)
-        self._last = first + count - 1
-        return [_text_of(at) for at in range(first, first + count)]
+    clock: Clock
+    """Gives rows their `created`."""
+
+    @abstractmethod
+    def run(self, statement: str, parameters: Dictionary[str, Any]) -> int:
+        """Run a statement that changes rows; return how many."""
+
+    @abstractmethod
+    def rows(
+        self, statement: str, parameters: Dictionary[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement that reads; return its rows."""
+
+    @abstractmethod
+    def each(self, statement: str, keys: Sequence[tuple[str, str]]) -> Iterable[tuple[Any, ...]]:
+        """Run a statement for a batch of keys, once for each method among them.
+
+        Args:
+            statement: Takes `:method` and `:hashes`; see `Statements`.
+            keys: Method and hash of each.
+
+        Returns rows that begin with the index in `keys`.
+        """
+
+    @abstractmethod
+    def insert(self, table: str, rows: Sequence[tuple[Any, ...]], *, only_new: bool = False) -> int:
+        """Insert rows of all columns but the id; return how many.
+
+        Args:
+            table: Where.
+            rows: The values, in the order of `schema.COLUMNS`.
+            only_new: Leave those out that are there already, rather than fail.
+        """
 
 
-def _text_of(microseconds: int) -> str:
-    seconds, rest = divmod(microseconds, _SECOND)
-    return f"{_text_of_second(seconds)}.{rest:06}+00:00"
+Work = Callable[[Transaction], Committed]
+"""What is done in a transaction."""
 
 
-@lru_cache(maxsize=2)
-def _text_of_second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def store_reports(
-    connection: sqlite3.Connection, reports: Sequence[Report], clock: Clock
-) -> Committed:
+def store_reports(transaction: Transaction, reports: Sequence[Report]) -> Committed:
     """Store a group of reports, in order; the result is the unihash that holds for each."""
-    mark = current_mark(connection) or ""
-    outcome = resolve(reports, clock.times(len(reports)), _known(connection, reports), mark)
-    _insert(
-        connection,
+    mark = current_mark(transaction) or ""
+    outcome = resolve(
+        reports, transaction.clock.times(len(reports)), _known(transaction, reports), mark
+    )
+    transaction.insert(
         OUTHASHES,
         [
             (report.method, report.taskhash, report.outhash, created, *report[4:10])
             for report, created in outcome.rows
         ],
     )
-    _insert(connection, MAPPINGS, [(*mapping, mark) for mapping in outcome.mappings])
-    _remark(connection, mark, outcome.reported_again)
+    transaction.insert(MAPPINGS, [(*mapping, mark) for mapping in outcome.mappings])
+    _remark(transaction, mark, outcome.reported_again)
     return Committed(outcome.unihashes, outcome.mappings)
 
 
-def add_mappings(connection: sqlite3.Connection, mappings: Sequence[Mapping]) -> Committed:
+def add_mappings(transaction: Transaction, mappings: Sequence[Mapping]) -> Committed:
     """Insert mappings where there are none; the result is the unihash that holds for each."""
-    mark = current_mark(connection) or ""
+    mark = current_mark(transaction) or ""
     keys = [MappingKey(mapping.method, mapping.taskhash) for mapping in mappings]
-    held = mappings_of(connection, keys)
+    held = mappings_of(transaction, keys)
     added: dict[MappingKey, Mapping] = {}
     for key, mapping in zip(keys, mappings, strict=True):
         if key not in held:
             added.setdefault(key, mapping)
-    _insert(connection, MAPPINGS, [(*mapping, mark) for mapping in added.values()])
-    _remark(connection, mark, [key for key, (_, marked) in held.items() if marked != mark])
+    transaction.insert(MAPPINGS, [(*mapping, mark) for mapping in added.values()])
+    _remark(transaction, mark, [key for key, (_, marked) in held.items() if marked != mark])
     answers = [held[key][0] if key in held else added[key].unihash for key in keys]
     return Committed(answers, list(added.values()))
 
 
-def copy(
-    connection: sqlite3.Connection, found: Sequence[Equivalent | Outhash], clock: Clock
-) -> Committed:
+def copy(transaction: Transaction, found: Sequence[Equivalent | Outhash]) -> Committed:
     """Insert what another server holds: outhash rows, and mappings, where there are none."""
     rows = [each.outhash if isinstance(each, Equivalent) else each for each in found]
     keys = [MappingKey(row.method, row.taskhash) for row in rows]
     known = {
         (keys[at], outhash)
-        for at, outhash, _ in each_method(connection, statements.OUTHASHES_OF_TASKS, keys)
+        for at, outhash, _ in transaction.each(transaction.statements.outhashes_of_tasks, keys)
     }
     new = {
         (key, row.outhash): (row.method, row.taskhash, row.outhash, created, *row[5:])
-        for key, row, created in zip(keys, rows, _times_of(rows, clock), strict=True)
+        for key, row, created in zip(keys, rows, _times_of(rows, transaction.clock), strict=True)
         if (key, row.outhash) not in known
     }
-    _insert(connection, OUTHASHES, list(new.values()))
+    transaction.insert(OUTHASHES, list(new.values()))
     mappings = [
         Mapping(each.outhash.method, each.outhash.taskhash, each.unihash)
         for each in found
         if isinstance(each, Equivalent)
     ]
-    return add_mappings(connection, mappings)
+    return add_mappings(transaction, mappings)
 
 
-def insert_mappings(connection: sqlite3.Connection, rows: Sequence[MarkedMapping]) -> Committed:
+def insert_mappings(transaction: Transaction, rows: Sequence[MarkedMapping]) -> Committed:
     """Insert mappings with their marks where there are none; the result is how many."""
-    count = _insert(connection, MAPPINGS, [row[1:] for row in rows], statements.insert_new)
+    count = transaction.insert(MAPPINGS, [row[1:] for row in rows], only_new=True)
     return Committed(count, removed=count > 0)  # which ones went in is not known
 
 
-def insert_outhashes(connection: sqlite3.Connection, rows: Sequence[Outhash]) -> Committed:
+def insert_outhashes(transaction: Transaction, rows: Sequence[Outhash]) -> Committed:
     """Insert outhash rows as they are where there are none; the result is how many."""
-    return Committed(
-        _insert(connection, OUTHASHES, [row[1:] for row in rows], statements.insert_new)
-    )
+    return Committed(transaction.insert(OUTHASHES, [row[1:] for row in rows], only_new=True))
 
 
 def remove_indexed(
-    connection: sqlite3.Connection, condition: Condition, tables: Sequence[str]
+    transaction: Transaction, condition: Condition, tables: Sequence[str]
 ) -> Committed:
     """Remove rows that an indexed condition matches from some tables, a slice of each at most.
 
@@ -151,22 +159,20 @@ def remove_indexed(
     """
     parameters = {**condition, "rows": SLICE_ROWS}
     counts = [
-        connection.execute(statements.delete_matching(table, condition), parameters).rowcount
+        transaction.run(statements.delete_matching(table, condition), parameters)
         for table in tables
     ]
     return Committed(counts, removed=MAPPINGS in tables)
 
 
-def mark_indexed(
-    connection: sqlite3.Connection, mark: str, conditions: Sequence[Condition]
-) -> Committed:
+def mark_indexed(transaction: Transaction, mark: str, conditions: Sequence[Condition]) -> Committed:
     """Make a mark the current one, and mark what conditions match, a slice of rows at most.
 
     The result is, for as many conditions as there was room for, how many mappings each matched,
     or `None` where that needs a scan. A condition that there was no room for goes on next time.
     """
-    if current_mark(connection) != mark:
-        connection.execute(statements.SET_CURRENT_MARK, (mark,))
+    if current_mark(transaction) != mark:
+        transaction.run(transaction.statements.set_current_mark, {"mark": mark})
     counts: list[int | None] = []
     room = SLICE_ROWS
     for condition in conditions:
@@ -177,24 +183,24 @@ def mark_indexed(
         else:
             parameters = {**condition, "new_mark": mark, "rows": room}
             statement = statements.mark_matching(condition)
-            room -= connection.execute(statement, parameters).rowcount
+            room -= transaction.run(statement, parameters)
             if room == 0:
                 break
             statement = statements.count_matching(condition)
-            counts.append(connection.execute(statement, condition).fetchone()[0])
+            counts.append(transaction.rows(statement, condition)[0][0])
     return Committed(counts)
 
 
-def end_collection(connection: sqlite3.Connection, mark: str) -> Committed:
+def end_collection(transaction: Transaction, mark: str) -> Committed:
     """End the collection of a mark; the result is whether it was the current one."""
-    if current_mark(connection) != mark:
+    if current_mark(transaction) != mark:
         return Committed(result=False)
-    connection.execute(statements.SET_CURRENT_MARK, (None,))
+    transaction.run(transaction.statements.set_current_mark, {"mark": None})
     return Committed(result=True)
 
 
 def run_slice(
-    connection: sqlite3.Connection,
+    transaction: Transaction,
     table: str,
     statement: str,
     parameters: Dictionary[str, Any],
@@ -205,62 +211,42 @@ def run_slice(
     The result is the slice's last id and how many rows changed, or `None` at the table's end.
     """
     bounds = {"after": after, "rows": SLICE_ROWS}
-    end = connection.execute(statements.slice_end(table), bounds).fetchone()[0]
+    end = transaction.rows(statements.slice_end(table), bounds)[0][0]
     if end is None:
         return Committed(None)
     parameters = {**parameters, "after": after, "end": end}
-    count = connection.execute(statement, parameters).rowcount
+    count = transaction.run(statement, parameters)
     removed = count > 0 and table == MAPPINGS and statement.startswith("DELETE")
     return Committed((end, count), removed=removed)
 
 
-def current_mark(connection: sqlite3.Connection) -> str | None:
+def change_users(
+    transaction: Transaction, statement: str, parameters: Dictionary[str, Any]
+) -> Committed:
+    """Change a user; the result is whether there was one to change."""
+    changed = transaction.run(statement, parameters) == 1
+    return Committed(changed, users=changed)
+
+
+def current_mark(transaction: Transaction) -> str | None:
     """Return the mark of the collection that is under way."""
-    row = connection.execute(statements.CURRENT_MARK).fetchone()
-    return None if row is None else row[0]
+    rows = transaction.rows(statements.CURRENT_MARK)
+    return rows[0][0] if rows else None
 
 
 def mappings_of(
-    connection: sqlite3.Connection, keys: Sequence[MappingKey]
+    transaction: Transaction, keys: Sequence[MappingKey]
 ) -> dict[MappingKey, tuple[str, str]]:
     """Return unihash and gc mark of each key that has a mapping."""
-    rows = each_method(connection, statements.LOOKUP, keys)
+    rows = transaction.each(transaction.statements.lookup, keys)
     return {keys[at]: (unihash, mark) for at, unihash, mark in rows}
 
 
-def each_method(
-    connection: sqlite3.Connection, statement: str, keys: Sequence[tuple[str, str]]
-) -> Iterator[tuple[Any, ...]]:
-    """Run a statement for a batch of keys, once for each method among them.
-
-    Args:
-        connection: Where to run it.
-        statement: Takes `:method`, and `:hashes` as a JSON array, and gives rows that begin with
-            the index in that array.
-        keys: Method and hash of each.
-
-    Yields:
-        The rows, each with the index in `keys` in the place of the first column.
-    """
-    by_method: defaultdict[str, list[int]] = defaultdict(list)
-    for at, (method, _) in enumerate(keys):
-        by_method[method].append(at)
-    for method, places in by_method.items():
-        hashes = as_json(keys[at][1] for at in places)
-        for row in connection.execute(statement, {"method": method, "hashes": hashes}):
-            yield (places[row[0]], *row[1:])
-
-
-def as_json(texts: Iterable[str]) -> str:
-    """Return texts as the JSON array that the statements take."""
-    return msgspec.json.encode(list(texts)).decode()
-
-
-def _known(connection: sqlite3.Connection, reports: Sequence[Report]) -> Known:
+def _known(transaction: Transaction, reports: Sequence[Report]) -> Known:
     """Ask for what bears on a group of reports."""
     keys = list(dict.fromkeys(report.key for report in reports))
-    known = Known(mappings=mappings_of(connection, keys))
-    for at, outhash, created in each_method(connection, statements.OUTHASHES_OF_TASKS, keys):
+    known = Known(mappings=mappings_of(transaction, keys))
+    for at, outhash, created in transaction.each(transaction.statements.outhashes_of_tasks, keys):
         known.outhashes.setdefault(keys[at], {})[outhash] = created or ""
     # The class of a report counts only where its task has no mapping yet.
     outputs: dict[OutputKey, None] = {
@@ -269,42 +255,21 @@ def _known(connection: sqlite3.Connection, reports: Sequence[Report]) -> Known:
         if report.key not in known.mappings
     }
     classes = list(outputs)
-    for at, created, unihash in each_method(connection, statements.OLDEST_EQUIVALENTS, classes):
+    for at, created, unihash in transaction.each(
+        transaction.statements.oldest_equivalents, classes
+    ):
         known.oldest[classes[at]] = (created or "", unihash)
     return known
 
 
-def _times_of(rows: Sequence[Outhash], clock: Clock) -> Iterator[str]:
+def _times_of(rows: Sequence[Outhash], clock: Clock) -> list[str]:
     """Give the `created` of rows of another server; now, where that does not tell its zone."""
-    for row, now in zip(rows, clock.times(len(rows)), strict=True):
-        try:
-            created = datetime.fromisoformat(row.created or "")
-        except ValueError:
-            yield now
-        else:
-            zoned = created.tzinfo is not None
-            yield created.astimezone(UTC).isoformat(timespec="microseconds") if zoned else now
+    now = clock.times(len(rows))
+    return [clock.respelled(row.created) or time for row, time in zip(rows, now, strict=True)]
 
 
-def _insert(
-    connection: sqlite3.Connection,
-    table: str,
-    rows: Sequence[tuple[Any, ...]],
-    statement: Callable[[str, int], str] = statements.insert,
-) -> int:
-    at = 0
-    count = 0
-    size = _INSERT_ROWS
-    while at < len(rows):
-        while size > len(rows) - at:
-            size //= 2
-        values = [value for row in rows[at : at + size] for value in row]
-        count += connection.execute(statement(table, size), values).rowcount
-        at += size
-    return count
-
-
-def _remark(connection: sqlite3.Connection, mark: str, keys: Sequence[MappingKey]) -> None:
+def _remark(transaction: Transaction, mark: str, keys: Sequence[MappingKey]) -> None:
     """Give mappings that are reported again the mark of the collection that is under way."""
     if mark:
-        connection.executemany(statements.REMARK, [(mark, *key) for key in keys])
+        for key in keys:
+            transaction.run(statements.REMARK, {"mark": mark, **key._asdict()})

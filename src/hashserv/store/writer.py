@@ -18,7 +18,7 @@ from hashserv.errors import StoreError
 from hashserv.model import Report
 from hashserv.store.checkpoint import Checkpointer, restart_log
 from hashserv.store.sqlite_file import data_version, explain
-from hashserv.store.transactions import Committed
+from hashserv.store.transactions import Committed, Transaction, Work
 
 GATHER_TURNS: Final = 8
 """Turns of the event loop without a new report, some 20 µs each, after which a transaction does
@@ -48,7 +48,7 @@ class _Pending:
         done: asyncio.Future[Any],
         *,
         reports: Sequence[Report] = (),
-        work: Callable[[sqlite3.Connection], Committed] | None = None,
+        work: Work | None = None,
     ) -> None:
         self.done = done
         self.reports = reports
@@ -69,6 +69,7 @@ class Writer:
     Args:
         connection: Used by the writer alone from now on; whoever gave it closes it at the end.
         path: Names the file in errors.
+        transaction: What work is given: the transaction that is under way on the connection.
         report: Stores a group of reports; its result is a list, an item for each report.
         observer: Is told of each transaction.
         checkpointer: Keeps the log short; closed together with the writer.
@@ -79,12 +80,14 @@ class Writer:
         connection: sqlite3.Connection,
         path: str,
         *,
-        report: Callable[[sqlite3.Connection, Sequence[Report]], Committed],
+        transaction: Transaction,
+        report: Callable[[Transaction, Sequence[Report]], Committed],
         observer: Observer,
         checkpointer: Checkpointer,
     ) -> None:
         self.connection = connection
         self._path = path
+        self._transaction = transaction
         self._report = report
         self._observer = observer
         self._checkpointer = checkpointer
@@ -114,7 +117,7 @@ class Writer:
         """
         return self._submit(_Pending(self._loop.create_future(), reports=reports))
 
-    def run(self, work: Callable[[sqlite3.Connection], Committed]) -> asyncio.Future[Any]:
+    def run(self, work: Work) -> asyncio.Future[Any]:
         """Run work in a transaction of its own and return its result.
 
         Raises:
@@ -224,10 +227,10 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if group[0].work is not None:
-                committed = group[0].work(connection)
+                committed = group[0].work(self._transaction)
             else:
                 reports = [report for pending in group for report in pending.reports]
-                committed = self._report(connection, reports)
+                committed = self._report(self._transaction, reports)
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # the first error is the one that counts

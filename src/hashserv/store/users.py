@@ -1,43 +1,43 @@
-"""The users in an SQLite file."""
+"""The users in a database."""
 
-import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Mapping as Dictionary
+from functools import partial
 from typing import Any, Final
 
 from hashserv.model import StoredUser
 from hashserv.store import statements
 from hashserv.store.base import UserTable
-from hashserv.store.transactions import Committed
+from hashserv.store.transactions import Work, change_users
 
 _SEPARATOR: Final = " "
 """Between the permissions of a user, which are one text, as in the reference."""
 
-Rows = Iterator[tuple[Any, ...]]
+Rows = list[tuple[Any, ...]]
 
 
-class SqliteUsers(UserTable):
+class TransactionalUsers(UserTable):
     """The table of users.
 
     Args:
-        read: Runs a statement that reads, in the event loop.
-        write: Runs work in a transaction of the writer.
+        read: Runs a statement that reads.
+        transact: Runs work in a transaction.
     """
 
     def __init__(
         self,
-        read: Callable[[str, Dictionary[str, Any]], list[tuple[Any, ...]]],
-        write: Callable[[Callable[[sqlite3.Connection], Committed]], Awaitable[Any]],
+        read: Callable[[str, Dictionary[str, Any]], Awaitable[Rows]],
+        transact: Callable[[Work], Awaitable[Any]],
     ) -> None:
         self._read = read
-        self._write = write
+        self._transact = transact
 
     async def find(self, username: str) -> StoredUser | None:
-        rows = self._read(statements.FIND_USER, {"username": username})
+        rows = await self._read(statements.FIND_USER, {"username": username})
         return _user(rows[0]) if rows else None
 
     async def all(self) -> list[StoredUser]:
-        return list(map(_user, self._read(statements.ALL_USERS, {})))
+        return list(map(_user, await self._read(statements.ALL_USERS, {})))
 
     async def add(self, user: StoredUser) -> bool:
         permissions = _SEPARATOR.join(user.permissions)
@@ -57,10 +57,8 @@ class SqliteUsers(UserTable):
         return await self._change(statements.REMOVE_USER, {"username": username})
 
     async def _change(self, statement: str, parameters: Dictionary[str, Any]) -> bool:
-        def work(connection: sqlite3.Connection) -> Committed:
-            return Committed(connection.execute(statement, parameters).rowcount == 1)
-
-        changed: bool = await self._write(work)
+        work = partial(change_users, statement=statement, parameters=parameters)
+        changed: bool = await self._transact(work)
         return changed
 
 

@@ -1,0 +1,74 @@
+"""A transaction of the embedded engine."""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as Dictionary
+from typing import Any, Final
+
+import msgspec
+
+from hashserv.store.sqlite_statements import STATEMENTS
+from hashserv.store.times import Clock
+from hashserv.store.transactions import Transaction
+
+_INSERT_ROWS: Final = 64
+"""Rows in one INSERT, a power of two. What is left over goes in smaller powers of two, so that
+few statements are kept prepared. One statement for many rows gives the interpreter lock up once."""
+
+
+class SqliteTransaction(Transaction):
+    """The transaction that is under way on a connection; see `Transaction`.
+
+    Args:
+        connection: Used by one thread at a time.
+        clock: Gives rows their `created`.
+    """
+
+    statements = STATEMENTS
+
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+        self._connection = connection
+        self.clock = clock
+
+    def run(self, statement: str, parameters: Dictionary[str, Any]) -> int:
+        return self._connection.execute(statement, parameters).rowcount
+
+    def rows(
+        self, statement: str, parameters: Dictionary[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        return self._connection.execute(statement, parameters or {}).fetchall()
+
+    def each(self, statement: str, keys: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
+        return each_method(self._connection, statement, keys)
+
+    def insert(self, table: str, rows: Sequence[tuple[Any, ...]], *, only_new: bool = False) -> int:
+        at = 0
+        count = 0
+        size = _INSERT_ROWS
+        while at < len(rows):
+            while size > len(rows) - at:
+                size //= 2
+            values = [value for row in rows[at : at + size] for value in row]
+            statement = STATEMENTS.insert(table, size, only_new=only_new)
+            count += self._connection.execute(statement, values).rowcount
+            at += size
+        return count
+
+
+def each_method(
+    connection: sqlite3.Connection, statement: str, keys: Sequence[tuple[str, str]]
+) -> Iterator[tuple[Any, ...]]:
+    """Run a statement for a batch of keys, as `Transaction.each` does, also outside of one."""
+    by_method: defaultdict[str, list[int]] = defaultdict(list)
+    for at, (method, _) in enumerate(keys):
+        by_method[method].append(at)
+    for method, places in by_method.items():
+        hashes = as_json(keys[at][1] for at in places)
+        for row in connection.execute(statement, {"method": method, "hashes": hashes}):
+            yield (places[row[0]], *row[1:])
+
+
+def as_json(texts: Iterable[str]) -> str:
+    """Return texts as the JSON array that the statements take."""
+    return msgspec.json.encode(list(texts)).decode()
