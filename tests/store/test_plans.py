@@ -61,11 +61,7 @@ BY_INDEX: dict[str, str] = {
     "SET_PERMISSIONS": statements.SET_PERMISSIONS,
     "SET_TOKEN": statements.SET_TOKEN,
     "REMOVE_USER": statements.REMOVE_USER,
-    **{
-        f"insert into {table}, {only_new}": STATEMENTS.insert(table, 2, only_new=only_new)
-        for only_new in (False, True)
-        for table in (MAPPINGS, OUTHASHES)
-    },
+    **{f"insert into {table}": STATEMENTS.insert(table, 2) for table in (MAPPINGS, OUTHASHES)},
     **{
         f"mark {name}": statements.mark_matching(condition)
         for name, condition in matching(MAPPINGS, indexed=True).items()

@@ -12,11 +12,12 @@ from hashserv.errors import DatabaseFull, DatabaseLocked, InvokeError, StoreErro
 from hashserv.model import Mapping, MappingKey, Report
 from hashserv.store import sqlite_file
 from hashserv.store.checkpoint import Checkpointer
+from hashserv.store.group_commit import MAX_GROUP
 from hashserv.store.sqlite import SqliteStore
 from hashserv.store.sqlite_transaction import SqliteTransaction
 from hashserv.store.times import Clock
 from hashserv.store.transactions import Committed, Transaction, Work
-from hashserv.store.writer import MAX_GROUP, Writer
+from hashserv.store.writer import Writer
 from tests.store.databases import rows
 
 

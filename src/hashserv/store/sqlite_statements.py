@@ -60,11 +60,11 @@ class SqliteStatements(Statements):
         < julianday(:before) AND {WITHOUT_MAPPING}
     """
 
-    def insert(self, table: str, rows: int, *, only_new: bool) -> str:
+    @staticmethod
+    def insert(table: str, rows: int) -> str:
+        """Return the statement that inserts so many rows, given as one flat list of values."""
         row = f"({', '.join('?' * len(COLUMNS[table]))})"
-        values = ", ".join([row] * rows)
-        otherwise = " ON CONFLICT DO NOTHING" if only_new else ""
-        return f"INSERT INTO {table} ({', '.join(COLUMNS[table])}) VALUES {values}{otherwise}"
+        return f"INSERT INTO {table} ({', '.join(COLUMNS[table])}) VALUES {', '.join([row] * rows)}"
 
 
 STATEMENTS: Final = SqliteStatements()

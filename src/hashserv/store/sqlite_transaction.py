@@ -42,18 +42,15 @@ class SqliteTransaction(Transaction):
     def each(self, statement: str, keys: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
         return each_method(self._connection, statement, keys)
 
-    def insert(self, table: str, rows: Sequence[tuple[Any, ...]], *, only_new: bool = False) -> int:
+    def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         at = 0
-        count = 0
         size = _INSERT_ROWS
         while at < len(rows):
             while size > len(rows) - at:
                 size //= 2
             values = [value for row in rows[at : at + size] for value in row]
-            statement = STATEMENTS.insert(table, size, only_new=only_new)
-            count += self._connection.execute(statement, values).rowcount
+            self._connection.execute(STATEMENTS.insert(table, size), values)
             at += size
-        return count
 
 
 def each_method(

@@ -4,7 +4,6 @@ Parameters are named (``:name``). A batch of keys is one parameter, `hashes`, so
 any size is one prepared statement.
 """
 
-from abc import ABC, abstractmethod
 from typing import Final
 
 from hashserv.model import Condition
@@ -88,7 +87,7 @@ def _some(table: str, predicate: str) -> str:
     return f"SELECT id FROM (SELECT id FROM {table} WHERE {predicate} LIMIT :rows) AS s"
 
 
-class Statements(ABC):
+class Statements:
     """The statements of one engine that are not the same for all.
 
     Those about `hashes` give rows that begin with what `Transaction.each` makes the place of the
@@ -147,16 +146,6 @@ class Statements(ABC):
     def delete_slice(self, table: str, predicate: str) -> str:
         """Return the statement that deletes what a predicate matches in a slice of a table."""
         return f"DELETE FROM {table} {self.by_id} {_in_slice(predicate)}"
-
-    @abstractmethod
-    def insert(self, table: str, rows: int, *, only_new: bool) -> str:
-        """Return the statement that inserts rows.
-
-        Args:
-            table: Where.
-            rows: How many, where the engine needs to know.
-            only_new: Leave those out that are there already, rather than fail.
-        """
 
 
 def _in_slice(predicate: str) -> str:

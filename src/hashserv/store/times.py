@@ -46,6 +46,19 @@ class Clock:
         here = parsed.astimezone(self._zone)
         return f"{here.replace(tzinfo=None).isoformat(timespec='microseconds')}{self._suffix}"
 
+    def kept(self, created: str | None) -> str | None:
+        """Return the `created` of another database, which is to mean the same here.
+
+        Text without a zone is the local time of its writer everywhere. What is no time at all is
+        kept where the tables take any text, and is `None` elsewhere.
+        """
+        if self._zone is not None:
+            return created
+        try:
+            return self.respelled(created) or datetime.fromisoformat(created or "").isoformat()
+        except ValueError:
+            return None
+
     def _text_of(self, microseconds: int) -> str:
         seconds, rest = divmod(microseconds, _SECOND)
         return f"{_text_of_second(seconds, self._zone)}.{rest:06}{self._suffix}"

@@ -70,13 +70,12 @@ class Transaction(ABC):
         """
 
     @abstractmethod
-    def insert(self, table: str, rows: Sequence[tuple[Any, ...]], *, only_new: bool = False) -> int:
-        """Insert rows of all columns but the id; return how many.
+    def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows of all columns but the id.
 
         Args:
             table: Where.
             rows: The values, in the order of `schema.COLUMNS`.
-            only_new: Leave those out that are there already, rather than fail.
         """
 
 
@@ -120,17 +119,16 @@ def add_mappings(transaction: Transaction, mappings: Sequence[Mapping]) -> Commi
 def copy(transaction: Transaction, found: Sequence[Equivalent | Outhash]) -> Committed:
     """Insert what another server holds: outhash rows, and mappings, where there are none."""
     rows = [each.outhash if isinstance(each, Equivalent) else each for each in found]
-    keys = [MappingKey(row.method, row.taskhash) for row in rows]
-    known = {
-        (keys[at], outhash)
-        for at, outhash, _ in transaction.each(transaction.statements.outhashes_of_tasks, keys)
-    }
-    new = {
-        (key, row.outhash): (row.method, row.taskhash, row.outhash, created, *row[5:])
-        for key, row, created in zip(keys, rows, _times_of(rows, transaction.clock), strict=True)
-        if (key, row.outhash) not in known
-    }
-    transaction.insert(OUTHASHES, list(new.values()))
+    now = transaction.clock.times(len(rows))
+    respelled = transaction.clock.respelled
+    _insert_new_outhashes(
+        transaction,
+        # Where a row does not tell the zone of its time, it is now.
+        [
+            row._replace(created=respelled(row.created) or time)
+            for row, time in zip(rows, now, strict=True)
+        ],
+    )
     mappings = [
         Mapping(each.outhash.method, each.outhash.taskhash, each.unihash)
         for each in found
@@ -141,13 +139,19 @@ def copy(transaction: Transaction, found: Sequence[Equivalent | Outhash]) -> Com
 
 def insert_mappings(transaction: Transaction, rows: Sequence[MarkedMapping]) -> Committed:
     """Insert mappings with their marks where there are none; the result is how many."""
-    count = transaction.insert(MAPPINGS, [row[1:] for row in rows], only_new=True)
-    return Committed(count, removed=count > 0)  # which ones went in is not known
+    held = mappings_of(transaction, [MappingKey(row.method, row.taskhash) for row in rows])
+    new = {
+        key: row[1:] for row in rows if (key := MappingKey(row.method, row.taskhash)) not in held
+    }
+    transaction.insert(MAPPINGS, list(new.values()))
+    return Committed(len(new), [Mapping(*row[:3]) for row in new.values()])
 
 
 def insert_outhashes(transaction: Transaction, rows: Sequence[Outhash]) -> Committed:
     """Insert outhash rows as they are where there are none; the result is how many."""
-    return Committed(transaction.insert(OUTHASHES, [row[1:] for row in rows], only_new=True))
+    kept = transaction.clock.kept
+    rows = [row._replace(created=kept(row.created)) for row in rows]
+    return Committed(_insert_new_outhashes(transaction, rows))
 
 
 def remove_indexed(
@@ -262,10 +266,16 @@ def _known(transaction: Transaction, reports: Sequence[Report]) -> Known:
     return known
 
 
-def _times_of(rows: Sequence[Outhash], clock: Clock) -> list[str]:
-    """Give the `created` of rows of another server; now, where that does not tell its zone."""
-    now = clock.times(len(rows))
-    return [clock.respelled(row.created) or time for row, time in zip(rows, now, strict=True)]
+def _insert_new_outhashes(transaction: Transaction, rows: Sequence[Outhash]) -> int:
+    """Insert outhash rows where there are none, and return how many."""
+    keys = [MappingKey(row.method, row.taskhash) for row in rows]
+    known = {
+        (*keys[at], outhash)
+        for at, outhash, _ in transaction.each(transaction.statements.outhashes_of_tasks, keys)
+    }
+    new = {row[1:4]: row[1:] for row in rows if row[1:4] not in known}
+    transaction.insert(OUTHASHES, list(new.values()))
+    return len(new)
 
 
 def _remark(transaction: Transaction, mark: str, keys: Sequence[MappingKey]) -> None:
