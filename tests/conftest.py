@@ -10,6 +10,8 @@ import pytest
 from tests.certificates import Certificates
 from tests.servers import ServerProcess
 
+pytest_plugins = ["tests.engines"]
+
 StartServer = Callable[..., ServerProcess]
 
 
@@ -35,7 +37,7 @@ def start_server(short_tmp: Path) -> Iterator[StartServer]:
     def start(
         *arguments: str,
         bind: str | None = None,
-        database: Path | None = None,
+        database: Path | str | None = None,
         environment: dict[str, str] | None = None,
     ) -> ServerProcess:
         directory = short_tmp / str(len(started))

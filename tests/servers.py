@@ -24,15 +24,15 @@ class ServerProcess:
         directory: Path,
         *arguments: str,
         bind: str | None = None,
-        database: Path | None = None,
+        database: Path | str | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        self.database = database or directory / "hashserv.db"
+        self.database = Path(database or directory / "hashserv.db")
         self.log = directory / "server.log"
         self._command = [
             *(sys.executable, "-m", "hashserv.cli.main", "serve"),
             *("--bind", bind or f"unix://{directory}/hashserve.sock"),
-            *("--database", str(self.database)),
+            *("--database", str(database or self.database)),
             *("--log", "INFO"),
             *arguments,
         ]

@@ -155,7 +155,7 @@ def test_settings() -> None:
     assert {flag for flag in known - told if flag.startswith("--")} == {
         *("--log", "--audit-log"),  # of the commands, not of a server
         "--admin-password-file",  # another way to say --admin-password
-        *("--db-username", "--db-password", "--db-password-file"),  # no engine wants them yet
+        "--db-password-file",  # another way to say --db-password
     }
 
 

@@ -115,13 +115,15 @@ def create_server(
         AddressError: The address can't be understood.
         SettingsError: Two arguments contradict each other, or one is out of range.
     """
-    from hashserv.server.process import HashServer, database_file  # late: clients need none of it
+    from hashserv.server.process import HashServer  # late: clients need none of it
     from hashserv.server.settings import Settings
+    from hashserv.store.opening import database_file
 
-    del db_username, db_password  # for other engines' URLs, which Settings refuses
     settings = Settings(
         bind=(addr,),
         database=database_file(dbname),
+        db_username=db_username,
+        db_password=db_password,
         durable=sync,
         read_only=read_only,
         upstream=upstream or None,

@@ -12,7 +12,10 @@
     │       ├── DatabaseCorrupt   SQLite found the file damaged
     │       ├── DatabaseReadOnly  no permission to write it
     │       ├── DatabaseFull      no space left
-    │       └── DatabaseLocked    another process holds it
+    │       ├── DatabaseLocked    another process holds it
+    │       ├── DatabaseBusy      an SQL server has no room for us now
+    │       ├── DatabaseRefused   an SQL server does not let us in
+    │       └── DatabaseUnreachable  there is no connection to an SQL server
     ├── InvokeError               the server answered with an error (`bb.asyncrpc`'s)
     ├── ClientError               `bb.asyncrpc`'s
     ├── ServerError               `bb.asyncrpc`'s
@@ -65,10 +68,13 @@ __all__ = [
     "AddressError",
     "ClientError",
     "ConnectionClosedError",
+    "DatabaseBusy",
     "DatabaseCorrupt",
     "DatabaseFull",
     "DatabaseLocked",
     "DatabaseReadOnly",
+    "DatabaseRefused",
+    "DatabaseUnreachable",
     "HashservError",
     "InvokeError",
     "NotADatabase",
@@ -118,6 +124,18 @@ class DatabaseFull(StoreError):  # noqa: N818
 
 class DatabaseLocked(StoreError):  # noqa: N818
     """Another process holds the database."""
+
+
+class DatabaseBusy(StoreError):  # noqa: N818
+    """An SQL server has no room for us now: others hold what is needed, or all connections."""
+
+
+class DatabaseRefused(StoreError):  # noqa: N818
+    """An SQL server does not let us in, or not do what is needed."""
+
+
+class DatabaseUnreachable(StoreError):  # noqa: N818
+    """There is no connection to an SQL server, and there was none for a while."""
 
 
 _LOGGED_CHARACTERS: Final = 300

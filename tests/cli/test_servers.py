@@ -81,6 +81,10 @@ def test_a_database_login_is_taken_and_a_file_needs_none() -> None:
     assert settings_of(parsed(**environment)) == Settings()
     flags = ["--db-username", "anna", "--db-password-file", "/no/file"]
     assert settings_of(parsed(*flags)) == Settings()
+    url = "postgresql+asyncpg://host/name"
+    settings = settings_of(parsed("--database", url, **environment))
+    assert (settings.database, settings.db_username, settings.db_password) == (url, "anna", "x")
+    assert "'x'" not in repr(settings)
 
 
 def test_every_limit_has_a_flag() -> None:

@@ -2,24 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 
 from hashserv.store.base import Store
-from hashserv.store.sqlite import SqliteStore
+from hashserv.store.opening import Options, open_store
+from tests.engines import ENGINES, FreshDatabase
 
 Scenario = Callable[[Store], Awaitable[None]]
 Run = Callable[[Scenario], None]
 
 
-@pytest.fixture(params=["sqlite"])
-def run(tmp_path: Path) -> Run:
+@pytest.fixture(params=ENGINES)
+def run(request: pytest.FixtureRequest, fresh_database: FreshDatabase) -> Run:
     """Run a scenario with an empty store, of each engine."""
+    database = fresh_database(request.param)
 
     def run_with_store(scenario: Scenario) -> None:
         async def with_store() -> None:
-            store = SqliteStore(str(tmp_path / "hashserv.db"), durable=False)
+            store = await open_store(database, Options(durable=False))
             try:
                 await scenario(store)
             finally:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import ssl
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.certificates import Certificates
 from tests.conftest import StartServer
+from tests.engines import FreshDatabase
 from tests.replay import differences
 from tests.replay.conftest import Tally
 from tests.replay.peer import dial
@@ -66,10 +68,31 @@ def test_conversation(
         before.stop()
         database = before.database
     server = start_server(*flags, bind=BINDS[transport], database=database)
+    play(name, server, wire_tally, tls)
+
+
+@pytest.mark.parametrize("engine", ["asyncpg", "psycopg", "aiomysql"])
+@pytest.mark.parametrize("name", FOUND)
+def test_conversation_on_an_sql_server(
+    name: str,
+    engine: str,
+    start_server: StartServer,
+    fresh_database: FreshDatabase,
+    wire_tally: Tally,
+) -> None:
+    database = fresh_database(engine)
+    if name in SEEDS:
+        before = start_server(database=database)
+        report_nine_tasks(before, SEEDS[name])
+        before.stop()
+    play(name, start_server(*server_arguments(name), database=database), wire_tally)
+
+
+def play(name: str, server: ServerProcess, tally: Tally, tls: ssl.SSLContext | None = None) -> None:
     gc_mark = name not in differences.WITHOUT_GC_MARK
     player = Player(server.address, differences.of(name), gc_mark=gc_mark, tls=tls)
     played = player.play(read(FOUND[name]))
-    wire_tally.add(played)
+    tally.add(played)
     assert played.replies
     if played.wrong:
         pytest.fail("\n".join(played.wrong), pytrace=False)

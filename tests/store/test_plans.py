@@ -10,11 +10,12 @@ from hashserv.model import Condition
 from hashserv.store import statements
 from hashserv.store.schema import (
     CREATE_INDEXES,
-    CREATE_TABLES,
     MAPPINGS,
     OUTHASHES,
     QUERY_COLUMNS,
+    SQLITE_TYPES,
     TABLES,
+    create_tables,
     is_indexed,
 )
 from hashserv.store.sqlite_statements import STATEMENTS
@@ -55,7 +56,8 @@ BY_INDEX: dict[str, str] = {
     "oldest_equivalents": STATEMENTS.oldest_equivalents,
     "REMARK": statements.REMARK,
     "CURRENT_MARK": statements.CURRENT_MARK,
-    "set_current_mark": STATEMENTS.set_current_mark,
+    "SET_CURRENT_MARK": statements.SET_CURRENT_MARK,
+    "ADD_CURRENT_MARK": statements.ADD_CURRENT_MARK,
     "FIND_USER": statements.FIND_USER,
     "ADD_USER": statements.ADD_USER,
     "SET_PERMISSIONS": statements.SET_PERMISSIONS,
@@ -104,7 +106,7 @@ BUILT = {name for name in BY_INDEX if " " in name}
 def database(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
     """A database whose planner knows nothing, or what the rows are like."""
     connection = sqlite3.connect(":memory:")
-    for statement in (*CREATE_TABLES, *CREATE_INDEXES.values()):
+    for statement in (*create_tables(SQLITE_TYPES), *CREATE_INDEXES.values()):
         connection.execute(statement)
     if request.param != "empty":
         methods = 1 if request.param == "analyzed" else 500

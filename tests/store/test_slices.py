@@ -11,10 +11,9 @@ import pytest
 from hashserv.model import Report
 from hashserv.store import sqlite_file, transactions
 from hashserv.store.sqlite import SqliteStore
-from hashserv.store.sqlite_statements import STATEMENTS
 from hashserv.store.sqlite_transaction import SqliteTransaction
 from hashserv.store.times import Clock
-from hashserv.store.transactions import store_reports
+from hashserv.store.transactions import set_current_mark, store_reports
 from tests.equivalence.model import Model
 from tests.store.databases import rows
 
@@ -49,7 +48,7 @@ def test_a_group_that_restores_many_mappings_takes_few_statements(
     model = Model()
     connection = tasks_without_mappings(tmp_path / "db", model)
     if collecting:
-        connection.execute(STATEMENTS.set_current_mark, {"mark": "a"})
+        set_current_mark(SqliteTransaction(connection, Clock()), "a")
         model.mark("a", [])
     random = Random(8)
     order = random.sample(range(GROUP), GROUP)

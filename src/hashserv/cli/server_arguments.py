@@ -10,6 +10,7 @@ from hashserv.cli.secret_files import first_line
 from hashserv.errors import SettingsError
 from hashserv.model import DEFAULT_ANON_PERMS
 from hashserv.server.settings import Limits, Settings
+from hashserv.store.opening import database_file, is_url
 
 _ENVIRONMENT = "HASHSERVER_"
 LOG_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
@@ -51,9 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
     parser.set_defaults(default_bind=default("BIND", *Settings.bind))
     parser.add_argument(
         *("-d", "--database"),
-        metavar="PATH",
+        metavar="DATABASE",
         default=default("DB", Settings.database),
-        help="SQLite file, created if missing (%(default)s; environment: HASHSERVER_DB)",
+        help="SQLite file, created if missing, or URL of an SQL server: "
+        "postgresql+asyncpg://USER@HOST/NAME, postgresql+psycopg://, mysql+aiomysql://, "
+        "mysql+asyncmy:// (%(default)s; environment: HASHSERVER_DB)",
     )
     parser.add_argument(
         *("-l", "--log"),
@@ -157,16 +160,28 @@ def _add_upstream(parser: argparse.ArgumentParser, environment: Mapping[str, str
 
 
 def _add_database_login(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    login = parser.add_argument_group(
-        "database login", "for databases that want one; an SQLite file does not"
-    )
+    login = parser.add_argument_group("SQL server", "for databases that are named by a URL")
     login.add_argument(
         "--db-username",
         metavar="NAME",
         default=environment.get(_ENVIRONMENT + "DB_USERNAME"),
-        help="the name (environment: HASHSERVER_DB_USERNAME)",
+        help="who to log in as (environment: HASHSERVER_DB_USERNAME)",
     )
     _add_password(login, "db", environment)
+    login.add_argument(
+        "--database-pool",
+        metavar="N",
+        type=int,
+        default=Settings.database_pool,
+        help="connections to it, at most (%(default)s)",
+    )
+    login.add_argument(
+        "--database-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=Settings.database_timeout,
+        help="how long requests wait for it while it can't be reached (%(default)s)",
+    )
 
 
 def _add_password(
@@ -239,7 +254,10 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     username, token = _upstream_login(arguments)
     return Settings(
         bind=tuple(arguments.bind or [arguments.default_bind]),
-        database=arguments.database,
+        database=database_file(arguments.database),
+        **_database_login(arguments),
+        database_pool=arguments.database_pool,
+        database_timeout=arguments.database_timeout,
         durable=not arguments.no_sync,
         read_only=arguments.read_only,
         upstream=arguments.upstream,
@@ -259,6 +277,17 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         unihash_digits=arguments.unihash_digits,
         limits=Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)}),
     )
+
+
+def _database_login(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Return the login for a database that wants one; for a file, none is even read.
+
+    Raises:
+        SettingsError: The password's file can't be read, or the password is given twice.
+    """
+    if not is_url(database_file(arguments.database)):
+        return {}
+    return {"db_username": arguments.db_username, "db_password": _password(arguments, "db")}
 
 
 def _upstream_login(arguments: argparse.Namespace) -> tuple[str | None, str | None]:

@@ -89,8 +89,10 @@ class Equivalences:
         unihashes = await self._store.lookup(keys)
         answers = [b"" if unihash is None else unihash.encode() for unihash in unihashes]
         if changes == self._changes:
+            misses_too = self._store.hears_of_additions
             for (method, taskhash), answer in zip(keys, answers, strict=True):
-                self._lookups.put(f"{method} {taskhash}".encode(), answer)
+                if answer or misses_too:
+                    self._lookups.put(f"{method} {taskhash}".encode(), answer)
         return answers
 
     async def exist(self, unihashes: Sequence[str]) -> list[bytes]:
@@ -98,8 +100,10 @@ class Equivalences:
         changes = self._changes
         answers = [TRUE if found else FALSE for found in await self._store.exists(unihashes)]
         if changes == self._changes:
+            misses_too = self._store.hears_of_additions
             for unihash, answer in zip(unihashes, answers, strict=True):
-                self._existences.put(unihash.encode(), answer)
+                if answer is TRUE or misses_too:
+                    self._existences.put(unihash.encode(), answer)
         return answers
 
     # Beyond the store: there is nothing here, but downstream of another server.

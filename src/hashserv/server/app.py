@@ -256,6 +256,10 @@ async def _services(settings: Settings) -> Services:
         Options(
             durable=settings.durable,
             writable=not settings.read_only,
+            username=settings.db_username,
+            password=settings.db_password,
+            connections=settings.database_pool,
+            patience=settings.database_timeout,
             max_log=settings.limits.log_bytes,
             page_cache=settings.limits.page_cache_bytes,
         ),

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import multiprocessing
 import pickle
-import re
 import signal
 import sys
 import threading
@@ -15,11 +14,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any, Final, NamedTuple
 
-from hashserv.errors import HashservError, ServerError, SettingsError
+from hashserv.errors import HashservError, ServerError
 from hashserv.server import app
 from hashserv.server.settings import Settings
-
-_FILE_URL = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]*)(?:\?.*)?")
 
 _LOOK_SECONDS: Final = 0.5
 """How often to look whether a child that says nothing still lives. Its end shows at once, unless
@@ -27,23 +24,6 @@ other code forked in the moment it started: that process then holds copies of it
 
 _starting: Final = threading.Lock()
 """Held while a child is forked, so that it has no copies of another child's pipes."""
-
-
-def database_file(name: str) -> str:
-    """Return the file that a database's name means: SQLAlchemy's URLs of SQLite files are it, too.
-
-    Args:
-        name: A path, or ``sqlite:///relative/path`` or ``sqlite+aiosqlite:////absolute/path``. URLs
-            of other engines are returned as they are.
-
-    Raises:
-        SettingsError: It is a database in memory.
-    """
-    url = _FILE_URL.fullmatch(name)
-    path = url["path"] if url else name
-    if path in ("", ":memory:"):
-        raise SettingsError(f"The database '{name}' would end with the server: name a file")
-    return path
 
 
 class HashServer:

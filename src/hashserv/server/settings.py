@@ -30,6 +30,7 @@ from hashserv.model import (
     USER_ADMIN,
 )
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG
+from hashserv.store.opening import DEFAULT_CONNECTIONS, DEFAULT_PATIENCE, LEAST_CONNECTIONS
 from hashserv.store.sqlite import DEFAULT_PAGE_CACHE
 from hashserv.upstream.pool import DEFAULT_TIMEOUT
 from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
@@ -101,7 +102,19 @@ class Settings:
     """The addresses to listen on (PROTOCOL.md §2)."""
 
     database: str = "./hashserv.db"
-    """The SQLite file."""
+    """The SQLite file, or an SQL server's URL: ``postgresql+asyncpg://USER@HOST/NAME``."""
+
+    db_username: str | None = None
+    """Who to log in to the SQL server as, in the place of the URL's user; a file needs no login."""
+
+    db_password: str | None = field(default=None, repr=False)
+    """That user's password."""
+
+    database_pool: int = DEFAULT_CONNECTIONS
+    """Connections to the SQL server, at most."""
+
+    database_timeout: float = DEFAULT_PATIENCE
+    """For how many seconds requests wait for an SQL server that can't be reached."""
 
     durable: bool = True
     """Whether acknowledged reports survive a loss of power."""
@@ -162,6 +175,7 @@ class Settings:
     def __post_init__(self) -> None:
         _check_anon_perms(self.anon_perms)
         self._check_addresses()
+        self._check_database()
         self._check_administrator()
         self._check_upstream()
         if not 1 <= self.unihash_digits <= UNIHASH_DIGITS:
@@ -216,6 +230,13 @@ class Settings:
                 "A certificate is of use only for addresses that begin with wss:// or tls://"
             )
         _ = self.proxy_networks
+
+    def _check_database(self) -> None:
+        if self.database_pool < LEAST_CONNECTIONS or not self.database_timeout >= 0:
+            raise SettingsError(
+                f"A database needs {LEAST_CONNECTIONS} connections or more, and its time-out can't "
+                "be negative"
+            )
 
     def _check_upstream(self) -> None:
         if (self.upstream_username is None) != (self.upstream_token is None):

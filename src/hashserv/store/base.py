@@ -102,6 +102,10 @@ class Store(ABC):
     users: UserTable
     """The users."""
 
+    hears_of_additions = True
+    """Whether mappings that others add are told of, be it by `freshness`. If not, nobody may
+    remember what is *not* there."""
+
     @abstractmethod
     def freshness(self) -> Freshness:
         """Tell what answers of before are still worth. Cheap; asked once a turn of the loop."""

@@ -8,13 +8,14 @@ from hashserv.errors import NotADatabase
 from hashserv.store.schema import (
     COLUMNS,
     CREATE_INDEXES,
-    CREATE_TABLES,
     FORMER_MAPPINGS,
     FORMER_TASKS,
     MAPPINGS,
     OUTHASHES,
+    SQLITE_TYPES,
     TABLES,
     UNUSED_INDEXES,
+    create_tables,
 )
 
 logger = logging.getLogger("hashserv.store")
@@ -99,7 +100,7 @@ def _migrate(connection: sqlite3.Connection, path: str) -> list[str]:
     unused = [name for name in UNUSED_INDEXES if name in _names(connection, "index")]
     for name in unused:
         connection.execute(f"DROP INDEX {name}")
-    for statement in (*CREATE_TABLES, *CREATE_INDEXES.values()):
+    for statement in (*create_tables(SQLITE_TYPES), *CREATE_INDEXES.values()):
         connection.execute(statement)
     for table, statements, era in (
         (FORMER_MAPPINGS, _CARRY_MAPPINGS, "2021 to 2023"),

@@ -1,6 +1,7 @@
 """Open a database, whichever engine it is for."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Final
 
 from hashserv.errors import SettingsError
@@ -9,7 +10,17 @@ from hashserv.store.base import Store
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG
 from hashserv.store.sqlite import DEFAULT_PAGE_CACHE, SqliteStore
 
+DEFAULT_CONNECTIONS: Final = 6
+
+LEAST_CONNECTIONS: Final = 3
+"""One to write, one to watch what other servers do, one to look up."""
+
+DEFAULT_PATIENCE: Final = 20.0
+"""Seconds: clients wait for 30, and an error stops a build."""
+
 _URL: Final = "://"
+
+_FILE_URL: Final = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]*)(?:\?.*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +34,40 @@ class Options:
     """Whether it is needed for writing. A file that could be written is brought up to date also
     without; methods that write fail then all the same where it can't be written."""
 
+    username: str | None = None
+    """Who to log in to an SQL server as, in the place of the URL's user."""
+
+    password: str | None = field(default=None, repr=False)
+    """That user's password."""
+
+    connections: int = DEFAULT_CONNECTIONS
+    """Connections to an SQL server, at most."""
+
+    patience: float = DEFAULT_PATIENCE
+    """Seconds for which requests wait for an SQL server that can't be reached."""
+
     max_log: int = DEFAULT_MAX_LOG
     """Bytes of SQLite's write-ahead log; see `SqliteStore`."""
 
     page_cache: int = DEFAULT_PAGE_CACHE
     """Bytes of memory for SQLite's pages; see `SqliteStore`."""
+
+
+def database_file(name: str) -> str:
+    """Return the file that a database's name means: SQLAlchemy's URLs of SQLite files are it, too.
+
+    Args:
+        name: A path, or ``sqlite:///relative/path`` or ``sqlite+aiosqlite:////absolute/path``. URLs
+            of other engines are returned as they are.
+
+    Raises:
+        SettingsError: It is a database in memory.
+    """
+    url = _FILE_URL.fullmatch(name)
+    path = url["path"] if url else name
+    if path in ("", ":memory:"):
+        raise SettingsError(f"The database '{name}' would end with the server: name a file")
+    return path
 
 
 def is_url(database: str) -> bool:
@@ -39,7 +79,8 @@ async def open_store(database: str, options: Options) -> Store:
     """Open a database, bringing its tables up to date.
 
     Args:
-        database: An SQLite file, which is created if missing.
+        database: An SQLite file, which is created if missing, or an SQL server's URL, of
+            SQLAlchemy's form: ``postgresql+asyncpg://USER@HOST/NAME``.
         options: How.
 
     Raises:
@@ -47,9 +88,20 @@ async def open_store(database: str, options: Options) -> Store:
         StoreError: It can't be used; the message says why and what to do.
     """
     if is_url(database):
-        raise SettingsError(
-            f"The database '{database}' is a URL: name an SQLite file, other engines are not "
-            "supported yet"
+        try:
+            from hashserv.store.sql.connecting import parse_url  # late: files need none of it
+            from hashserv.store.sql.store import SqlStore
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                "A database's URL needs SQLAlchemy and a driver, which are not installed: "
+                "pip install 'hashserv[postgresql]', or 'hashserv[mysql]'"
+            ) from error
+        return await SqlStore.open(
+            parse_url(database, options.username, options.password),
+            durable=options.durable,
+            writable=options.writable,
+            connections=options.connections,
+            patience=options.patience,
         )
     return SqliteStore(
         database,

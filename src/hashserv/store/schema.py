@@ -4,6 +4,9 @@ Files and schemas stay readable by the reference: no column more, no column less
 those are left out that repeat a unique constraint: ``taskhash_lookup_v4`` and ``config_lookup``.
 """
 
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from hashserv.model import Condition
@@ -35,49 +38,76 @@ QUERY_COLUMNS: Final = {
 }
 """The text columns of each table, which a condition may name."""
 
-CREATE_TABLES: Final = (
-    f"""CREATE TABLE IF NOT EXISTS {MAPPINGS} (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        method TEXT NOT NULL,
-        taskhash TEXT NOT NULL,
-        unihash TEXT NOT NULL,
-        gc_mark TEXT NOT NULL,
+
+@dataclass(frozen=True, kw_only=True)
+class Types:
+    """What an engine calls the types of columns."""
+
+    id: str
+    key: str
+    """Text that is part of a unique constraint or an index."""
+
+    text: str = "TEXT"
+    long: str = "TEXT"
+    """Text that may be megabytes."""
+
+    time: str
+    table: str = ""
+    """Goes behind a table's columns."""
+
+
+def create_tables(types: Types) -> tuple[str, ...]:
+    """Return the statements that create the tables where they are missing."""
+    return (
+        f"""CREATE TABLE IF NOT EXISTS {MAPPINGS} (
+        id {types.id},
+        method {types.key} NOT NULL,
+        taskhash {types.key} NOT NULL,
+        unihash {types.key} NOT NULL,
+        gc_mark {types.text} NOT NULL,
         UNIQUE(method, taskhash)
-    )""",
-    f"""CREATE TABLE IF NOT EXISTS {OUTHASHES} (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        method TEXT NOT NULL,
-        taskhash TEXT NOT NULL,
-        outhash TEXT NOT NULL,
-        created DATETIME,
-        owner TEXT,
-        PN TEXT,
-        PV TEXT,
-        PR TEXT,
-        task TEXT,
-        outhash_siginfo TEXT,
+    ){types.table}""",
+        f"""CREATE TABLE IF NOT EXISTS {OUTHASHES} (
+        id {types.id},
+        method {types.key} NOT NULL,
+        taskhash {types.key} NOT NULL,
+        outhash {types.key} NOT NULL,
+        created {types.time},
+        owner {types.text},
+        "PN" {types.text},
+        "PV" {types.text},
+        "PR" {types.text},
+        task {types.text},
+        outhash_siginfo {types.long},
         UNIQUE(method, taskhash, outhash)
-    )""",
-    f"""CREATE TABLE IF NOT EXISTS {USERS} (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        username TEXT NOT NULL,
-        token TEXT NOT NULL,
-        permissions TEXT NOT NULL,
+    ){types.table}""",
+        f"""CREATE TABLE IF NOT EXISTS {USERS} (
+        id {types.id},
+        username {types.key} NOT NULL,
+        token {types.text} NOT NULL,
+        permissions {types.text} NOT NULL,
         UNIQUE(username)
-    )""",
-    f"""CREATE TABLE IF NOT EXISTS {CONFIG} (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        name TEXT NOT NULL,
-        value TEXT,
+    ){types.table}""",
+        f"""CREATE TABLE IF NOT EXISTS {CONFIG} (
+        id {types.id},
+        name {types.key} NOT NULL,
+        value {types.text},
         UNIQUE(name)
-    )""",
-)
+    ){types.table}""",
+    )
+
+
+SQLITE_TYPES: Final = Types(id="INTEGER PRIMARY KEY AUTOINCREMENT", key="TEXT", time="DATETIME")
+
+INDEXES: Final = {
+    "unihash_lookup_v1": (MAPPINGS, ("unihash",)),
+    "outhash_lookup_v3": (OUTHASHES, ("method", "outhash")),
+}
+"""Table and columns of each index beside the unique constraints."""
 
 CREATE_INDEXES: Final = {
-    "unihash_lookup_v1": f"CREATE INDEX IF NOT EXISTS unihash_lookup_v1 ON {MAPPINGS} (unihash)",
-    "outhash_lookup_v3": (
-        f"CREATE INDEX IF NOT EXISTS outhash_lookup_v3 ON {OUTHASHES} (method, outhash)"
-    ),
+    name: f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({', '.join(columns)})"
+    for name, (table, columns) in INDEXES.items()
 }
 
 UNUSED_INDEXES: Final = (
@@ -90,6 +120,17 @@ _INDEXED: Final = {
     MAPPINGS: ({"unihash"}, {"method", "taskhash"}),
     OUTHASHES: ({"method", "taskhash"}, {"method", "outhash"}),
 }
+
+
+def newer_tables(names: Iterable[str]) -> list[str]:
+    """Return those of some names that a later release would give to these tables."""
+    known = {"unihashes": 3, "outhashes": 2}
+    found = []
+    for name in names:
+        stem, _, version = name.rpartition("_v")
+        if version.isdecimal() and int(version) > known.get(stem, sys.maxsize):
+            found.append(name)
+    return sorted(found)
 
 
 def applies(condition: Condition, table: str) -> bool:

@@ -9,7 +9,7 @@ and so go through the whole table for each, but for ``NOT INDEXED``, which leave
 
 from typing import Final
 
-from hashserv.store.schema import COLUMNS, CONFIG, MAPPINGS, OUTHASHES
+from hashserv.store.schema import COLUMNS, MAPPINGS, OUTHASHES
 from hashserv.store.statements import WITHOUT_MAPPING, Statements
 
 
@@ -48,11 +48,6 @@ class SqliteStatements(Statements):
         CROSS JOIN {MAPPINGS} AS m ON m.method = o.method AND m.taskhash = o.taskhash
         WHERE o.id = c.oldest
     """
-
-    set_current_mark = (
-        f"INSERT INTO {CONFIG} (name, value) VALUES ('gc-mark', :mark) "
-        "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-    )
 
     # Until 2023 `created` was local time without a zone; since then it is UTC with one.
     unused = f"""

@@ -13,6 +13,9 @@ OUTHASH_COLUMNS: Final = ", ".join(f'o."{column}"' for column in ("id", *COLUMNS
 
 CURRENT_MARK: Final = f"SELECT value FROM {CONFIG} WHERE name = 'gc-mark'"
 
+SET_CURRENT_MARK: Final = f"UPDATE {CONFIG} SET value = :mark WHERE name = 'gc-mark'"
+ADD_CURRENT_MARK: Final = f"INSERT INTO {CONFIG} (name, value) VALUES ('gc-mark', :mark)"
+
 REMARK: Final = (
     f"UPDATE {MAPPINGS} SET gc_mark = :mark WHERE method = :method AND taskhash = :taskhash"
 )
@@ -112,9 +115,6 @@ class Statements:
     oldest_equivalents: str
     """`created` and unihash of the oldest row that has a mapping, for each of `hashes`, which are
     outhashes of `method`."""
-
-    set_current_mark: str
-    """Makes `mark` the current one; it may be `None`."""
 
     unused: str
     """The predicate of outhash rows from before `before` that have no mapping."""

@@ -176,7 +176,7 @@ def mark_indexed(transaction: Transaction, mark: str, conditions: Sequence[Condi
     or `None` where that needs a scan. A condition that there was no room for goes on next time.
     """
     if current_mark(transaction) != mark:
-        transaction.run(transaction.statements.set_current_mark, {"mark": mark})
+        set_current_mark(transaction, mark)
     counts: list[int | None] = []
     room = SLICE_ROWS
     for condition in conditions:
@@ -199,7 +199,7 @@ def end_collection(transaction: Transaction, mark: str) -> Committed:
     """End the collection of a mark; the result is whether it was the current one."""
     if current_mark(transaction) != mark:
         return Committed(result=False)
-    transaction.run(transaction.statements.set_current_mark, {"mark": None})
+    set_current_mark(transaction, None)
     return Committed(result=True)
 
 
@@ -236,6 +236,13 @@ def current_mark(transaction: Transaction) -> str | None:
     """Return the mark of the collection that is under way."""
     rows = transaction.rows(statements.CURRENT_MARK)
     return rows[0][0] if rows else None
+
+
+def set_current_mark(transaction: Transaction, mark: str | None) -> None:
+    """Set the mark of the collection that is under way, or that none is."""
+    parameters = {"mark": mark}
+    if not transaction.run(statements.SET_CURRENT_MARK, parameters):
+        transaction.run(statements.ADD_CURRENT_MARK, parameters)
 
 
 def mappings_of(
