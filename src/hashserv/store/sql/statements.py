@@ -51,6 +51,10 @@ class SqlStatements(Statements, ABC):
     unlock_migration: str | None = None
     """Lets others create tables, where the end of the transaction does not."""
 
+    unihashes: str | None = None
+    """The unihashes of all of `hashes`, in order, as one JSON array with nulls, where that can be
+    had: it costs far less than a row for each."""
+
     before: str
     """The parameter of that name as a time."""
 
@@ -95,6 +99,11 @@ class PostgresStatements(SqlStatements):
 
     def __init__(self) -> None:
         super().__init__()
+        found = "SELECT m.unihash FROM {} AS m WHERE m.method = :method AND m.taskhash = k.hash"
+        self.unihashes = (
+            f"SELECT CAST(json_agg(({found.format(MAPPINGS)}) ORDER BY k.nr) AS text) FROM "
+            "json_array_elements_text(CAST(:hashes AS json)) WITH ORDINALITY AS k(hash, nr)"
+        )
         # As often as a unihash has mappings, one of them is enough.
         self.exists = (
             "SELECT k.hash FROM json_array_elements_text(CAST(:hashes AS json)) AS k(hash) "

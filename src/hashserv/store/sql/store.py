@@ -139,7 +139,8 @@ class SqlStore(TransactionalStore):
             transaction = self._on(connection)
             mark = transactions.current_mark(transaction)
             kept, total = transaction.rows(statements.COUNT_MARKED, {"mark": mark or ""})[0]
-            return CollectionStatus(kept or 0, total - (kept or 0), mark)
+            kept = int(kept or 0)  # MySQL's sums are decimals
+            return CollectionStatus(kept, total - kept, mark)
 
         return await self._database.read(count, quick=False)
 
@@ -159,13 +160,7 @@ class SqlStore(TransactionalStore):
         return list(map(Outhash._make, rows))
 
     async def _look_up(self, keys: Sequence[MappingKey]) -> list[str | None]:
-        def look_up(connection: Connection) -> list[str | None]:
-            found: list[str | None] = [None] * len(keys)
-            for at, unihash, _ in self._on(connection).each(self._sql.lookup, keys):
-                found[at] = unihash
-            return found
-
-        return await self._database.read(look_up)
+        return await self._database.read(lambda connection: self._on(connection).unihashes(keys))
 
     async def _exist(self, unihashes: Sequence[str]) -> list[bool]:
         parameters = {"hashes": self._sql.hashes(list(dict.fromkeys(unihashes)))}

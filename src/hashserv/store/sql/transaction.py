@@ -1,12 +1,13 @@
 """A transaction of the SQL servers' engine, and running statements outside of one."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dictionary
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, TextClause, bindparam, text
 
 from hashserv.store.sql.statements import SqlStatements
@@ -35,19 +36,34 @@ class SqlTransaction(Transaction):
         self, statement: str, parameters: Dictionary[str, Any] | None = None
     ) -> list[tuple[Any, ...]]:
         found = self._connection.execute(_clause(statement), dict(parameters or {}))
-        return [tuple(map(_plain, row)) for row in found]
+        if "created" in found.keys():  # noqa: SIM118 - of the result, which is no dictionary
+            return [tuple(map(_plain, row)) for row in found]
+        return [row._tuple() for row in found]
 
     def each(self, statement: str, keys: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
-        by_method: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
-        for at, (method, key) in enumerate(keys):
-            by_method[method][key].append(at)
-        for method, places in by_method.items():
-            parameters = {"method": method, "hashes": self.statements.hashes(list(places))}
+        for method, places in _by_method(keys):
+            at_hash: defaultdict[str, list[int]] = defaultdict(list)
+            for at in places:
+                at_hash[keys[at][1]].append(at)
+            parameters = {"method": method, "hashes": self.statements.hashes(list(at_hash))}
             for key, *rest in self.rows(statement, parameters):
-                for at in places[key]:
+                for at in at_hash[key]:
                     yield (at, *rest)
+
+    def unihashes(self, keys: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Return the unihash of each key, or `None` where there is no mapping."""
+        found: list[str | None] = [None] * len(keys)
+        statement = self.statements.unihashes
+        if statement is None:
+            for at, unihash, _ in self.each(self.statements.lookup, keys):
+                found[at] = unihash
+            return found
+        for method, places in _by_method(keys):
+            hashes = self.statements.hashes([keys[at][1] for at in places])
+            ((answers,),) = self.rows(statement, {"method": method, "hashes": hashes})
+            for at, unihash in zip(places, msgspec.json.decode(answers), strict=True):
+                found[at] = unihash
+        return found
 
     def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
@@ -64,8 +80,14 @@ def _clause(statement: str) -> TextClause:
     return clause
 
 
+def _by_method(keys: Sequence[tuple[str, str]]) -> Iterable[tuple[str, Sequence[int]]]:
+    """Return where each method's keys are."""
+    by_method: defaultdict[str, list[int]] = defaultdict(list)
+    for at, (method, _) in enumerate(keys):
+        by_method[method].append(at)
+    return by_method.items()
+
+
 def _plain(value: Any) -> Any:
     """Return a column's value as the records have it: times as text."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return int(value) if type(value).__name__ == "Decimal" else value
+    return value.isoformat() if isinstance(value, datetime) else value
