@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hashserv.errors import (
@@ -26,6 +26,8 @@ _BAD_DATA: Final = ("22", "54")
 """What SQLSTATEs begin with that speak of one row's content."""
 
 _BAD_DATA_NUMBERS: Final = {1153, 1366, 1406, 1300, 3988}
+
+_DRIVERS: Final = {"asyncpg", "psycopg", "aiomysql", "pymysql", "asyncmy"}
 
 _GONE: Final = ("08", "57P")
 _GONE_NUMBERS: Final = {1053, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
@@ -125,8 +127,9 @@ def _is_gone(error: BaseException, code: str | int | None) -> bool:
         return True
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or code is None
-    # Drivers raise what they like while connecting.
-    return isinstance(error, (OSError, TimeoutError)) or not isinstance(error, SQLAlchemyError)
+    # While connecting, drivers raise errors of their own.
+    own = type(error).__module__.partition(".")[0] in _DRIVERS
+    return own or isinstance(error, (OSError, TimeoutError))
 
 
 def _words(error: BaseException) -> str:

@@ -38,7 +38,7 @@ class SqlTransaction(Transaction):
         found = self._connection.execute(_clause(statement), dict(parameters or {}))
         if "created" in found.keys():  # noqa: SIM118 - of the result, which is no dictionary
             return [tuple(map(_plain, row)) for row in found]
-        return [row._tuple() for row in found]
+        return list(map(tuple, found))
 
     def each(self, statement: str, keys: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
         for method, places in _by_method(keys):
