@@ -301,4 +301,16 @@ DIFFERENCES: Final = (
             "6805f56531aa00a760961981daa041040289756eeb6925bdfc025ce64506298a",
         ],
     ),
+    # A database of today's on PostgreSQL.
+    *_head_changes(
+        "postgres_v3: changes",
+        outhashes=9,
+        users=7,
+        kept=[
+            "a4b3ebc8e34cbf50ae94fdaace6d41b16f09b37ce1a170a48992f52a0b260efd",
+            "656afa4353a8e0581b2694d6758304cdea86662ca600989276f2e90487ff34a9",
+            "e2291d8aff5833758c6780c0037d0f7d1fd22e285ff6ce0a078c4bdd2be82641",
+            "0ff782fd032c8b8791a0a24a5d5f31ba5b83265b09a398f8babc4771af7b1ce7",
+        ],
+    ),
 )
