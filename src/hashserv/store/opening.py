@@ -1,6 +1,6 @@
 """Open a database, whichever engine it is for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from hashserv.errors import SettingsError
@@ -22,6 +22,12 @@ class Options:
     writable: bool = True
     """Whether it is needed for writing. A file that could be written is brought up to date also
     without; methods that write fail then all the same where it can't be written."""
+
+    username: str | None = None
+    """Who to log in as, if the database wants a login and its URL names none."""
+
+    password: str | None = field(default=None, repr=False)
+    """That user's password."""
 
     max_log: int = DEFAULT_MAX_LOG
     """Bytes of SQLite's write-ahead log; see `SqliteStore`."""
