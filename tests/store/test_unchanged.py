@@ -13,7 +13,7 @@ from hashserv.errors import NotADatabase, StoreError
 from hashserv.model import Mapping
 from hashserv.store import sqlite_file, unchanged
 from hashserv.store.opening import Options
-from tests.store.databases import ERAS, copy_of, digest, make, rows
+from tests.store.databases import ERAS, copy_of, digest, make
 
 ROWS = {"tasks_v2": (228, 263, 0), "unihashes_v2": (224, 247, 0), "unihashes_v3": (225, 253, 7)}
 """Mappings, outhash rows and users of each era's file."""
@@ -37,6 +37,7 @@ def test_a_file_of_any_era_is_read_and_stays_as_it_is(tmp_path: Path, era: str) 
     file = copy_of(era, tmp_path)
     before = digest(file)
     assert read(file) == ROWS[era]
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
     assert digest(file) == before
 
 

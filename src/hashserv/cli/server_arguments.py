@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         "(%(default)s; environment: HASHSERVER_ANON_PERMS)",
     )
     _add_upstream(parser, environment)
-    _add_database_login(parser, environment)
+    add_database_login(parser, environment)
     _add_administrator(parser, environment)
     _add_network(parser, environment)
     parser.add_argument(
@@ -156,7 +156,8 @@ def _add_upstream(parser: argparse.ArgumentParser, environment: Mapping[str, str
     )
 
 
-def _add_database_login(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+def add_database_login(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    """Add the flags of a database's login; environment variables give other defaults."""
     login = parser.add_argument_group(
         "database login", "for databases that want one; an SQLite file does not"
     )
@@ -166,10 +167,10 @@ def _add_database_login(parser: argparse.ArgumentParser, environment: Mapping[st
         default=environment.get(_ENVIRONMENT + "DB_USERNAME"),
         help="the name (environment: HASHSERVER_DB_USERNAME)",
     )
-    _add_password(login, "db", environment)
+    add_password(login, "db", environment)
 
 
-def _add_password(
+def add_password(
     group: argparse._ArgumentGroup, prefix: str, environment: Mapping[str, str]
 ) -> None:
     """Add a password's flags, of which only the variable and the file are safe."""
@@ -199,7 +200,7 @@ def _add_administrator(parser: argparse.ArgumentParser, environment: Mapping[str
         default=environment.get(_ENVIRONMENT + "ADMIN_USER"),
         help="the name (environment: HASHSERVER_ADMIN_USER)",
     )
-    _add_password(administrator, "admin", environment)
+    add_password(administrator, "admin", environment)
 
 
 def _add_network(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -249,7 +250,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         upstream_negative_ttl=arguments.upstream_negative_ttl,
         anon_perms=tuple(filter(None, re.split(r"[,\s]+", arguments.anon_perms))),
         admin_username=arguments.admin_user,
-        admin_password=_password(arguments, "admin"),
+        admin_password=password_of(arguments, "admin"),
         tls_certificate=arguments.tls_cert,
         tls_key=arguments.tls_key,
         tls_client_ca=arguments.tls_client_ca,
@@ -275,8 +276,12 @@ def _upstream_login(arguments: argparse.Namespace) -> tuple[str | None, str | No
     return netrc_login(arguments.upstream)
 
 
-def _password(arguments: argparse.Namespace, prefix: str) -> str | None:
+def password_of(arguments: argparse.Namespace, prefix: str) -> str | None:
     """Return a password: as given, of its file, or of the environment.
+
+    Args:
+        arguments: What `add_password` added, parsed.
+        prefix: Of the flags.
 
     Raises:
         SettingsError: The file can't be read, or both are given.

@@ -5,7 +5,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,17 +34,16 @@ async def open_unchanged(database: str, options: Options) -> AsyncIterator[Store
         StoreError: There is no such file, or it can't be used.
     """
     if is_url(database):
-        store = await open_store(database, replace(options, writable=False))
+        async with _closing(await open_store(database, replace(options, writable=False))) as store:
+            yield store
     elif is_readable(database):
-        store = SqliteStore(database, writable=False, page_cache=options.page_cache)
+        with _without_trace(database):
+            reading = SqliteStore(database, writable=False, page_cache=options.page_cache)
+            async with _closing(reading) as store:
+                yield store
     else:
-        async with open_aside(database) as aside:
-            yield aside
-        return
-    try:
-        yield store
-    finally:
-        await store.close()
+        async with open_aside(database) as store:
+            yield store
 
 
 @asynccontextmanager
@@ -62,11 +61,8 @@ async def open_aside(file: str | None) -> AsyncIterator[Store]:
         if file is not None:
             with _explained(file):
                 _copy_aside(file, aside)
-        store = SqliteStore(aside, durable=False)
-        try:
+        async with _closing(SqliteStore(aside, durable=False)) as store:
             yield store
-        finally:
-            await store.close()
 
 
 def is_readable(file: str) -> bool:
@@ -82,9 +78,8 @@ def is_readable(file: str) -> bool:
         return False
     with (
         _explained(file),
-        closing(
-            sqlite_file.connect(file, writable=False, busy=sqlite_file.BUSY_SECONDS)
-        ) as connection,
+        _without_trace(file),
+        closing(_connect(file, writable=False)) as connection,
     ):
         return not migrations.inspect(connection, file) or migrations.is_readable(connection)
 
@@ -94,18 +89,19 @@ def _copy_aside(file: str, aside: str) -> None:
         shutil.copyfile(file, aside)
     else:
         with (
-            closing(
-                sqlite_file.connect(file, writable=False, busy=sqlite_file.BUSY_SECONDS)
-            ) as connection,
+            _without_trace(file),
+            closing(_connect(file, writable=False)) as connection,
             closing(sqlite3.connect(aside)) as copied,
         ):
             connection.backup(copied)
-    with closing(
-        sqlite_file.connect(aside, writable=True, busy=sqlite_file.BUSY_SECONDS)
-    ) as connection:
+    with closing(_connect(aside, writable=True)) as connection:
         migrations.inspect(connection, file)
         connection.execute("PRAGMA synchronous = OFF")
         migrations.migrate(connection, aside, level=logging.DEBUG)
+
+
+def _connect(file: str, *, writable: bool) -> sqlite3.Connection:
+    return sqlite_file.connect(file, writable=writable, busy=sqlite_file.BUSY_SECONDS)
 
 
 def _needs_side_files(file: str) -> bool:
@@ -118,6 +114,31 @@ def _needs_side_files(file: str) -> bool:
         or Path(f"{file}-wal").exists()
         or sqlite_file.is_frozen(file)
     )
+
+
+@contextmanager
+def _without_trace(file: str) -> Iterator[None]:
+    """Remove the empty log that SQLite leaves beside a file that was only read.
+
+    Only SQLite knows whether another process uses the log by now: whoever could write, and is
+    the last to close the file, removes it.
+    """
+    log = Path(f"{file}-wal")
+    existed = log.exists()
+    try:
+        yield
+    finally:
+        if log.exists() and not existed and sqlite_file.is_writable(file):
+            with suppress(sqlite3.Error), closing(_connect(file, writable=True)) as connection:
+                connection.execute("PRAGMA schema_version")
+
+
+@asynccontextmanager
+async def _closing(store: Store) -> AsyncIterator[Store]:
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 @contextmanager
