@@ -89,7 +89,7 @@ BY_SLICE: dict[str, str] = {
 }
 """Statements that go through a whole table, slice by slice."""
 
-WHOLE_TABLE = {"COUNT_MARKED", "ALL_USERS"}
+WHOLE_TABLE = {"COUNT_MARKED", "ALL_USERS", "SPLIT_OUTPUTS"}
 """Counting is a scan, in a thread of its own; users are few."""
 
 FRAGMENTS = {"UNMARKED", "UNUSED"}
@@ -142,6 +142,12 @@ def test_no_statement_is_forgotten() -> None:
         name for name in vars(statements) if name.isupper() and not name.startswith("_")
     } - {"COLUMNS", "CONFIG", "MAPPINGS", "OUTHASHES", "USERS"}
     assert constants == WHOLE_TABLE | FRAGMENTS | {name for name in BY_INDEX if name.isupper()}
+
+
+def test_outputs_are_counted_in_one_pass(database: sqlite3.Connection) -> None:
+    steps = plan(database, statements.SPLIT_OUTPUTS)
+    assert scans(steps) == ["SCAN o USING INDEX outhash_lookup_v3", "SCAN split"]
+    assert not [step for step in steps if "TEMP B-TREE" in step]
 
 
 @pytest.mark.parametrize("name", BY_INDEX)

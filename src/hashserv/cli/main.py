@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from hashserv.address import TcpAddress, TlsAddress, UnixAddress, WebSocketAddress, parse_address
-from hashserv.cli import copying, server_arguments, serving
+from hashserv.cli import copying, merging, server_arguments, serving
 from hashserv.version import __version__
 
 
@@ -33,6 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     copying.add_arguments(copy, os.environ)
     copy.set_defaults(run=lambda parsed: copying.run(copy, parsed))
+    merge = commands.add_parser(
+        "merge",
+        help="add to a database what others hold",
+        description="Insert into a database what it lacks of others. What it holds stays: an "
+        "answer that was given never changes.",
+    )
+    merging.add_arguments(merge, os.environ)
+    merge.set_defaults(run=lambda parsed: merging.run(merge, parsed))
     parsed = parser.parse_args(arguments)
     code: int = parsed.run(parsed)
     return code

@@ -160,6 +160,11 @@ class SqliteStore(Store):
 
         return await self._count(count)
 
+    async def split_outputs(self) -> int:
+        return await self._count(
+            lambda connection: int(connection.execute(statements.SPLIT_OUTPUTS).fetchone()[0])
+        )
+
     async def usage(self) -> Dictionary[str, int]:
         def count(connection: sqlite3.Connection) -> dict[str, int]:
             return {

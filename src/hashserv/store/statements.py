@@ -74,6 +74,14 @@ SET_CURRENT_MARK: Final = (
 
 COUNT_MARKED: Final = f"SELECT sum(gc_mark = :mark), count(*) FROM {MAPPINGS}"
 
+SPLIT_OUTPUTS: Final = f"""
+    SELECT count(*) FROM (
+        SELECT 1 FROM {OUTHASHES} AS o INDEXED BY outhash_lookup_v3
+        CROSS JOIN {MAPPINGS} AS m ON m.method = o.method AND m.taskhash = o.taskhash
+        GROUP BY o.method, o.outhash HAVING min(m.unihash) != max(m.unihash)
+    ) AS split
+"""
+
 UNMARKED: Final = "gc_mark != :mark"
 UNUSED: Final = f"""
     CASE WHEN created LIKE '%+__:__' THEN julianday(created) ELSE julianday(created, 'utc') END
