@@ -15,6 +15,7 @@ from hashserv.equivalence.merging import Conflict, Database, Merged
 from hashserv.errors import SettingsError
 from hashserv.store.base import Store
 from hashserv.store.opening import Options, is_url, open_store
+from hashserv.store.sqlite_file import check_place
 from hashserv.store.unchanged import open_aside, open_unchanged
 
 STANDARD_OUTPUT: Final = "-"
@@ -82,6 +83,7 @@ async def _open(target: str, options: Options) -> AsyncIterator[Store]:
 async def _open_trial(target: str, options: Options) -> AsyncIterator[Store]:
     """Open a copy of the target, so that a trial does what the merge itself would do."""
     if not is_url(target):
+        check_place(target)
         async with open_aside(target if databases.is_file(target) else None) as store:
             yield store
         return
