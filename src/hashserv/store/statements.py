@@ -114,9 +114,9 @@ def insert(table: str, rows: int) -> str:
     return f"INSERT INTO {table} ({', '.join(COLUMNS[table])}) VALUES {', '.join([row] * rows)}"
 
 
-def insert_new(table: str, rows: int) -> str:
-    """Return the statement that inserts so many rows, but for those that are there already."""
-    return f"{insert(table, rows)} ON CONFLICT DO NOTHING"
+def insert_new(table: str) -> str:
+    """Return the statement that inserts a row, if it is not there already."""
+    return f"{insert(table, 1)} ON CONFLICT DO NOTHING"
 
 
 def rows_after(table: str) -> str:
