@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 import hashserv
-from hashserv.cli import bitbake_hashclient, server_arguments
+from hashserv.cli import bitbake_hashclient, copying, merging, server_arguments
 from hashserv.client import Client
+from hashserv.equivalence.merging import Conflict
 from hashserv.equivalence.upstream import UpstreamSummary
 from hashserv.model import ALL_PERMISSIONS
 from hashserv.server import audit
@@ -91,6 +92,14 @@ def subcommands() -> dict[str, argparse.ArgumentParser]:
     return dict(action.choices)
 
 
+def database_commands() -> dict[str, argparse.ArgumentParser]:
+    """Return the commands of hashserv that work on databases."""
+    parsers = {"copy": argparse.ArgumentParser(), "merge": argparse.ArgumentParser()}
+    copying.add_arguments(parsers["copy"], {})
+    merging.add_arguments(parsers["merge"], {})
+    return parsers
+
+
 def spelt(value: object) -> str:
     """Return a setting's default as the pages print it."""
     if value in (None, ()):
@@ -136,6 +145,37 @@ def test_flags_of_bitbake_hashclient() -> None:
         for row in table("commands.md", "command", "flag", "default")
     }
     assert told == expected
+
+
+def test_flags_of_copy_and_merge() -> None:
+    expected: dict[tuple[str, ...], tuple[set[str], tuple[str, ...], str]] = {}
+    for name, parser in database_commands().items():
+        for action in flags(parser):
+            variables = tuple(re.findall(r"HASHSERVER_\w+", action.help or ""))
+            what = tuple(action.option_strings)
+            names, *_ = expected.setdefault(what, (set(), variables, default_of(action)))
+            names.add(name)
+    told = {
+        code(row["flag"]): (
+            set(code(row["command"])) or {"copy", "merge"},
+            code(row["environment"]),
+            row["default"],
+        )
+        for row in table("commands.md", "command", "flag", "environment", "default")
+    }
+    assert told == expected
+    page = (REFERENCE / "commands.md").read_text()
+    for name, parser in database_commands().items():
+        positional = " ".join(
+            f"{action.metavar}{'...' * (action.nargs == '+')}"
+            for action in parser._get_positional_actions()
+        )
+        assert f"`hashserv {name} {positional}`" in page
+
+
+def test_columns_of_the_report_of_a_merge() -> None:
+    rows = table("../how-to/copy-and-merge.md", "column", "value")
+    assert [each for row in rows for each in code(row["column"])] == list(Conflict._fields)
 
 
 def test_settings() -> None:
@@ -299,7 +339,8 @@ def test_variables_and_flags_that_are_named(page: Path) -> None:
     server_arguments.add_arguments(parser, {})
     known = {option for action in flags(parser) for option in action.option_strings}
     variables = set(re.findall(r"HASHSERVER_\w+", parser.format_help()))
-    for each in (bitbake_hashclient._parser(), *subcommands().values()):
+    others = (*subcommands().values(), *database_commands().values())
+    for each in (bitbake_hashclient._parser(), *others):
         known |= {option for action in flags(each) for option in action.option_strings}
     text = page.read_text()
     assert set(re.findall(r"HASHSERVER_\w+", text)) <= variables

@@ -293,3 +293,18 @@ def test_rows_are_inserted_as_they_are_where_there_are_none(run: Run) -> None:
         assert held._replace(id=7, created=created) == rows[1]
 
     run(scenario)
+
+
+def test_outputs_with_more_than_one_unihash_are_counted(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        assert await store.split_outputs() == 0
+        await store.report([report("t1", "o1", "u1"), report("t2", "o1", "u2")])
+        assert await store.split_outputs() == 0  # the second got the unihash of the first
+        await store.add_mappings([Mapping("m", "t3", "u3"), Mapping("m", "t4", "u4")])
+        await store.report([report("t3", "o1", "u1"), report("t3", "o2", "u1")])
+        await store.report([report("t4", "o1", "u1"), Report("n", "t4", "o2", "v")])
+        assert await store.split_outputs() == 1  # o1 has u1, u3 and u4; o2 one in each method
+        await store.report([report("t1", "o2", "u1")])
+        assert await store.split_outputs() == 2
+
+    run(scenario)

@@ -93,7 +93,7 @@ BY_SLICE: dict[str, str] = {
 }
 """Statements that go through a whole table, slice by slice."""
 
-WHOLE_TABLE = {"COUNT_MARKED", "ALL_USERS"}
+WHOLE_TABLE = {"COUNT_MARKED", "ALL_USERS", "split_outputs"}
 """Counting is a scan, in a thread of its own; users are few."""
 
 FRAGMENTS = {"UNMARKED", "WITHOUT_MAPPING", "unused"}
@@ -153,6 +153,12 @@ def test_no_statement_is_forgotten() -> None:
     } - {"CONFIG", "MAPPINGS", "OUTHASHES", "USERS"}
     own = set(Statements.__annotations__) | set(vars(STATEMENTS))
     assert constants | own == WHOLE_TABLE | FRAGMENTS | set(BY_INDEX) - BUILT
+
+
+def test_outputs_are_counted_in_one_pass(database: sqlite3.Connection) -> None:
+    steps = plan(database, STATEMENTS.split_outputs)
+    assert scans(steps) == ["SCAN o USING INDEX outhash_lookup_v3", "SCAN s"]
+    assert not [step for step in steps if "TEMP B-TREE" in step]
 
 
 @pytest.mark.parametrize("name", BY_INDEX)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from hashserv.address import TcpAddress, TlsAddress, UnixAddress, WebSocketAddress, parse_address
-from hashserv.cli import server_arguments, serving
+from hashserv.cli import copying, merging, server_arguments, serving
 from hashserv.version import __version__
 
 
@@ -25,6 +25,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     server_arguments.add_arguments(serve, os.environ)
     serve.set_defaults(run=lambda parsed: serving.run(serve, parsed, _say_ready))
+    copy = commands.add_parser(
+        "copy",
+        help="copy a database into another, whatever their engines",
+        description="Copy a database (an SQLite file of any era, or a URL) into an empty one, and "
+        "compare the two. When interrupted, the same command goes on.",
+    )
+    copying.add_arguments(copy, os.environ)
+    copy.set_defaults(run=lambda parsed: copying.run(copy, parsed))
+    merge = commands.add_parser(
+        "merge",
+        help="add to a database what others hold",
+        description="Insert into a database what it lacks of others. What it holds stays: an "
+        "answer that was given never changes.",
+    )
+    merging.add_arguments(merge, os.environ)
+    merge.set_defaults(run=lambda parsed: merging.run(merge, parsed))
     parsed = parser.parse_args(arguments)
     code: int = parsed.run(parsed)
     return code

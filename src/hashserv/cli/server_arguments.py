@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         "(%(default)s; environment: HASHSERVER_ANON_PERMS)",
     )
     _add_upstream(parser, environment)
-    _add_database_login(parser, environment)
+    _add_database(parser, environment)
     _add_administrator(parser, environment)
     _add_network(parser, environment)
     parser.add_argument(
@@ -159,7 +159,10 @@ def _add_upstream(parser: argparse.ArgumentParser, environment: Mapping[str, str
     )
 
 
-def _add_database_login(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+def add_database_login(
+    parser: argparse.ArgumentParser, environment: Mapping[str, str]
+) -> argparse._ArgumentGroup:
+    """Add the flags of a database's login; environment variables give other defaults."""
     login = parser.add_argument_group("SQL server", "for databases that are named by a URL")
     login.add_argument(
         "--db-username",
@@ -167,15 +170,20 @@ def _add_database_login(parser: argparse.ArgumentParser, environment: Mapping[st
         default=environment.get(_ENVIRONMENT + "DB_USERNAME"),
         help="who to log in as (environment: HASHSERVER_DB_USERNAME)",
     )
-    _add_password(login, "db", environment)
-    login.add_argument(
+    add_password(login, "db", environment)
+    return login
+
+
+def _add_database(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    group = add_database_login(parser, environment)
+    group.add_argument(
         "--database-pool",
         metavar="N",
         type=int,
         default=Settings.database_pool,
         help="connections to it, at most (%(default)s)",
     )
-    login.add_argument(
+    group.add_argument(
         "--database-timeout",
         metavar="SECONDS",
         type=float,
@@ -184,7 +192,7 @@ def _add_database_login(parser: argparse.ArgumentParser, environment: Mapping[st
     )
 
 
-def _add_password(
+def add_password(
     group: argparse._ArgumentGroup, prefix: str, environment: Mapping[str, str]
 ) -> None:
     """Add a password's flags, of which only the variable and the file are safe."""
@@ -214,7 +222,7 @@ def _add_administrator(parser: argparse.ArgumentParser, environment: Mapping[str
         default=environment.get(_ENVIRONMENT + "ADMIN_USER"),
         help="the name (environment: HASHSERVER_ADMIN_USER)",
     )
-    _add_password(administrator, "admin", environment)
+    add_password(administrator, "admin", environment)
 
 
 def _add_network(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -267,7 +275,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         upstream_negative_ttl=arguments.upstream_negative_ttl,
         anon_perms=tuple(filter(None, re.split(r"[,\s]+", arguments.anon_perms))),
         admin_username=arguments.admin_user,
-        admin_password=_password(arguments, "admin"),
+        admin_password=password_of(arguments, "admin"),
         tls_certificate=arguments.tls_cert,
         tls_key=arguments.tls_key,
         tls_client_ca=arguments.tls_client_ca,
@@ -287,7 +295,7 @@ def _database_login(arguments: argparse.Namespace) -> dict[str, str | None]:
     """
     if not is_url(database_file(arguments.database)):
         return {}
-    return {"db_username": arguments.db_username, "db_password": _password(arguments, "db")}
+    return {"db_username": arguments.db_username, "db_password": password_of(arguments, "db")}
 
 
 def _upstream_login(arguments: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -304,8 +312,12 @@ def _upstream_login(arguments: argparse.Namespace) -> tuple[str | None, str | No
     return netrc_login(arguments.upstream)
 
 
-def _password(arguments: argparse.Namespace, prefix: str) -> str | None:
+def password_of(arguments: argparse.Namespace, prefix: str) -> str | None:
     """Return a password: as given, of its file, or of the environment.
+
+    Args:
+        arguments: What `add_password` added, parsed.
+        prefix: Of the flags.
 
     Raises:
         SettingsError: The file can't be read, or both are given.

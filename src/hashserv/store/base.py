@@ -206,6 +206,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def split_outputs(self) -> int:
+        """Count outhashes, by method, whose taskhashes have more than one unihash among them."""
+
+    @abstractmethod
     async def usage(self) -> Dictionary[str, int]:
         """Count the rows of each table."""
 

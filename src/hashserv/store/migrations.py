@@ -66,34 +66,44 @@ def inspect(connection: sqlite3.Connection, path: str) -> bool:
             f"{path} holds the tables of another program ({', '.join(sorted(tables)[:4])}), "
             "not of a hash equivalence server: name another file"
         )
-    indexes = _names(connection, "index")
-    return not (
+    superfluous = _names(connection, "index") & set(UNUSED_INDEXES)
+    return bool(superfluous) or not is_readable(connection)
+
+
+def is_readable(connection: sqlite3.Connection) -> bool:
+    """Tell whether a file can be read as it is: more indexes than today's do no harm."""
+    tables = _names(connection, "table")
+    return (
         set(TABLES) <= tables
-        and set(CREATE_INDEXES) <= indexes
+        and set(CREATE_INDEXES) <= _names(connection, "index")
         and not tables & {FORMER_MAPPINGS, FORMER_TASKS}
-        and not indexes & set(UNUSED_INDEXES)
     )
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
+def migrate(connection: sqlite3.Connection, path: str, *, level: int = logging.WARNING) -> None:
     """Create what is missing, carry over what is in tables of other eras, say what was done.
+
+    Args:
+        connection: In autocommit mode.
+        path: Names the file in the log.
+        level: How serious that is: less where the file is only a copy.
 
     Raises:
         sqlite3.Error: Something failed; the file is as it was.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        done = _migrate(connection, path)
+        done = _migrate(connection, path, level)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
     for line in done:
-        logger.warning("%s: %s", path, line)
+        logger.log(level, "%s: %s", path, line)
 
 
-def _migrate(connection: sqlite3.Connection, path: str) -> list[str]:
+def _migrate(connection: sqlite3.Connection, path: str, level: int) -> list[str]:
     tables = _names(connection, "table")
     done = []
     # Indexes of tables that are to be dropped go first: their names may be needed again.
@@ -109,7 +119,7 @@ def _migrate(connection: sqlite3.Connection, path: str) -> list[str]:
         if table not in tables:
             continue
         rows = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-        logger.warning("%s: carrying %d rows of %s over, please wait", path, rows, table)
+        logger.log(level, "%s: carrying %d rows of %s over, please wait", path, rows, table)
         for statement in statements:
             connection.execute(statement)
         done.append(

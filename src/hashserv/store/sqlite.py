@@ -161,6 +161,11 @@ class SqliteStore(TransactionalStore):
 
         return await self._count(count)
 
+    async def split_outputs(self) -> int:
+        return await self._count(
+            lambda transaction: int(transaction.rows(STATEMENTS.split_outputs)[0][0])
+        )
+
     async def usage(self) -> Dictionary[str, int]:
         def count(transaction: Transaction) -> dict[str, int]:
             return {table: transaction.rows(statements.count(table))[0][0] for table in TABLES}

@@ -45,7 +45,7 @@ def connect(
         sqlite3.Error: It can't be opened.
     """
     mode = "rwc" if writable else "ro"
-    if not writable and _is_frozen(path):
+    if not writable and is_frozen(path):
         mode += "&immutable=1"  # else SQLite needs to create a file beside it
     connection = sqlite3.connect(
         f"file:{quote(str(Path(path).absolute()))}?mode={mode}",
@@ -77,18 +77,18 @@ def prepare(path: str, *, writable: bool) -> None:
     Raises:
         StoreError: The file can't be used; the message says why and what to do.
     """
-    _check_place(path)
+    check_place(path)
     existed = Path(path).exists()
     try:
         connection = connect(path, writable=writable, busy=BUSY_SECONDS)
         try:
             outdated = migrations.inspect(connection, path)
-            if outdated and not writable:
+            if outdated and not writable and not migrations.is_readable(connection):
                 raise DatabaseReadOnly(
                     f"{path} was written by an older server and must be brought up to date: "
                     "start once without --read-only, with permission to write the file"
                 )
-            if outdated:
+            if outdated and writable:
                 migrations.migrate(connection, path)
             if writable:
                 _use_wal(connection, path)  # last: it can't be taken back without a trace
@@ -105,7 +105,7 @@ def is_writable(path: str) -> bool:
     return os.access(place.parent, os.W_OK) and (not place.exists() or os.access(place, os.W_OK))
 
 
-def _is_frozen(path: str) -> bool:
+def is_frozen(path: str) -> bool:
     """Tell whether a file can't change, whoever wants to: it is on read-only media."""
     try:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
@@ -141,7 +141,12 @@ def explain(error: sqlite3.Error, path: str) -> StoreError:
     return StoreError(f"{path}: {error}")
 
 
-def _check_place(path: str) -> None:
+def check_place(path: str) -> None:
+    """Check that a file is, or could be, where a path says.
+
+    Raises:
+        StoreError: It can't be there.
+    """
     place = Path(path)
     if place.is_dir():
         raise StoreError(f"{path} is a directory: name a file in it")

@@ -17,6 +17,7 @@ class SqliteStatements(Statements):
     """The statements of the embedded engine; see `Statements`."""
 
     join = "CROSS JOIN"
+    by_outhash = "INDEXED BY outhash_lookup_v3"
     by_id = "NOT INDEXED"
 
     lookup = f"""

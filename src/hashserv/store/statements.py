@@ -100,6 +100,9 @@ class Statements:
     join = "JOIN"
     """How outhash rows are joined to their mappings."""
 
+    by_outhash = ""
+    """Goes behind the table of outhash rows where its index of outhashes is to be gone by."""
+
     by_id = ""
     """Goes behind a table's name where its ids are to be gone by."""
 
@@ -130,12 +133,19 @@ class Statements:
         """The oldest row of an outhash that has a mapping."""
         self.outhash = f"{rows} FROM {OUTHASHES} AS o {of_outhash} {oldest}"
         """The oldest row of an outhash."""
+        self.split_outputs = f"""
+            SELECT count(*) FROM (
+                SELECT o.outhash FROM {self.joined(self.by_outhash)}
+                GROUP BY o.method, o.outhash HAVING min(m.unihash) != max(m.unihash)
+            ) AS s
+        """
+        """How many outhashes, by method, have more than one unihash."""
 
     @classmethod
-    def joined(cls) -> str:
-        """Return outhash rows as `o` joined to their mappings as `m`."""
+    def joined(cls, by: str = "") -> str:
+        """Return outhash rows as `o`, gone by an index, joined to their mappings as `m`."""
         return (
-            f"{OUTHASHES} AS o {cls.join} {MAPPINGS} AS m "
+            f"{OUTHASHES} AS o {by} {cls.join} {MAPPINGS} AS m "
             "ON m.method = o.method AND m.taskhash = o.taskhash"
         )
 

@@ -41,6 +41,9 @@ from hashserv.store.users import TransactionalUsers
 
 logger = logging.getLogger("hashserv.store")
 
+MOST_ROWS: Final = 4000
+"""Rows of a copy that one transaction takes: builds wait for it."""
+
 WATCH_SECONDS: Final = 0.5
 """How often it is asked whether other servers removed mappings or changed users."""
 
@@ -151,6 +154,12 @@ class SqlStore(TransactionalStore):
 
         return await self._database.read(count, quick=False)
 
+    async def split_outputs(self) -> int:
+        def count(connection: Connection) -> int:
+            return int(self._on(connection).rows(self._sql.split_outputs)[0][0])
+
+        return await self._database.read(count, quick=False)
+
     async def mappings_after(self, after: int, limit: int) -> list[MarkedMapping]:
         rows = await self._read(statements.rows_after(MAPPINGS), {"after": after, "rows": limit})
         return list(map(MarkedMapping._make, rows))
@@ -187,6 +196,18 @@ class SqlStore(TransactionalStore):
 
     def _report(self, reports: Sequence[Report]) -> Awaitable[list[str]]:
         return self._committer.report(reports)
+
+    async def insert_mappings(self, rows: Sequence[MarkedMapping]) -> int:
+        inserted = 0
+        for at in range(0, len(rows), MOST_ROWS):
+            inserted += await super().insert_mappings(rows[at : at + MOST_ROWS])
+        return inserted
+
+    async def insert_outhashes(self, rows: Sequence[Outhash]) -> int:
+        inserted = 0
+        for at in range(0, len(rows), MOST_ROWS):
+            inserted += await super().insert_outhashes(rows[at : at + MOST_ROWS])
+        return inserted
 
     async def _transact(self, work: Work) -> Committed:
         """Run work in a transaction that no other server's overlaps, and tell the listener."""
