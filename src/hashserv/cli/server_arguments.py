@@ -24,6 +24,7 @@ _LIMIT_HELP = {
     "shutdown_timeout": "seconds for requests under way when the server stops",
     "backlog": "connections that may wait to be accepted",
     "max_connections": "connections at once; further ones are refused",
+    "max_snapshots": "copies of all mappings that are sent to other servers at once; 0 for none",
     "cache_bytes": "memory for answers to look-ups, in bytes",
     "page_cache_bytes": "memory for pages of the database, in bytes",
     "failed_logins": "failed logins of a peer within a minute",

@@ -78,6 +78,9 @@ class Limits:
     new_tokens: float = DEFAULT_NEW_TOKENS
     """Tokens that are made in a second, for the whole server; further requests wait."""
 
+    max_snapshots: int = 4
+    """Copies of all mappings that are sent to other servers at once; further ones are refused."""
+
     cache_bytes: int = DEFAULT_CACHE_BYTES
     """Memory for answers to look-ups."""
 
@@ -185,6 +188,8 @@ class Settings:
                 f"There must be room for 1 to {MOST_FAILED_LOGINS} failed logins, and for new "
                 "tokens"
             )
+        if limits.max_snapshots < 0:
+            raise SettingsError("There can't be less than no snapshots")
         if limits.max_connections < 1 or not 1 <= limits.backlog <= _MOST_BACKLOG:
             raise SettingsError(f"There must be 1 connection, 1 to {_MOST_BACKLOG} may wait")
 
