@@ -155,6 +155,13 @@ def _add_upstream(parser: argparse.ArgumentParser, environment: Mapping[str, str
         default=Settings.upstream_negative_ttl,
         help="seconds for which it is remembered what it does not know (%(default)s)",
     )
+    upstream.add_argument(
+        "--upstream-snapshot",
+        metavar="FILE",
+        default=environment.get(_ENVIRONMENT + "UPSTREAM_SNAPSHOT"),
+        help="copy all its mappings into this file at the start, and follow what is new there "
+        "(environment: HASHSERVER_UPSTREAM_SNAPSHOT)",
+    )
 
 
 def _add_database_login(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -248,6 +255,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         upstream_token=token,
         upstream_timeout=arguments.upstream_timeout,
         upstream_negative_ttl=arguments.upstream_negative_ttl,
+        upstream_snapshot=arguments.upstream_snapshot,
         anon_perms=tuple(filter(None, re.split(r"[,\s]+", arguments.anon_perms))),
         admin_username=arguments.admin_user,
         admin_password=_password(arguments, "admin"),

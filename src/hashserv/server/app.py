@@ -292,6 +292,7 @@ def _equivalences(settings: Settings, store: Store, server_id: str) -> Equivalen
         unihash_digits=settings.unihash_digits,
         username=settings.upstream_username,
         token=settings.upstream_token,
+        snapshot=settings.upstream_snapshot,
     )
     return DownstreamEquivalences(
         store,

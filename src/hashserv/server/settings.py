@@ -127,6 +127,9 @@ class Settings:
     upstream_negative_ttl: float = DEFAULT_TTL
     """For how many seconds it is remembered what the upstream does not know."""
 
+    upstream_snapshot: str | None = None
+    """The file for a copy of the upstream's mappings, which is made at the start and followed."""
+
     anon_perms: tuple[str, ...] = DEFAULT_ANON_PERMS
     """What clients without a login may do (PROTOCOL.md §7)."""
 
@@ -233,6 +236,8 @@ class Settings:
         if self.upstream is None:
             if self.upstream_username is not None:
                 raise SettingsError("There is a login for an upstream, but no upstream")
+            if self.upstream_snapshot is not None:
+                raise SettingsError("There is a snapshot of an upstream, but no upstream")
             return
         if self.read_only:
             raise SettingsError(
