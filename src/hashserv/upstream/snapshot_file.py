@@ -91,6 +91,7 @@ class SnapshotFile:
         self._upstream = upstream
         self._thread = ThreadPoolExecutor(1, "hashserv-snapshot")
         self._reader: sqlite3.Connection | None = None
+        self._writer: sqlite3.Connection | None = None
         self.position = BEGINNING
         """How far the copy is."""
         self.mappings = 0
@@ -155,7 +156,7 @@ class SnapshotFile:
         self._close_reader()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._thread.shutdown)
-        self._writer.close()
+        self._close_writer()
 
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
         loop = asyncio.get_running_loop()
@@ -179,6 +180,8 @@ class SnapshotFile:
 
     def _add(self, rows: bytes, position: Position, mappings: int) -> None:
         writer = self._writer
+        if writer is None:
+            raise StoreError(f"{self._path} is not open")
         writer.execute("BEGIN IMMEDIATE")
         try:
             writer.execute(ADD, {"rows": rows, "count": len(rows) // ROW_BYTES})
@@ -199,11 +202,7 @@ class SnapshotFile:
                 busy=sqlite_file.BUSY_SECONDS,
                 page_cache=PAGE_CACHE,
             )
-            try:
-                self._read_source()
-            except BaseException:
-                self._writer.close()
-                raise
+            self._read_source(self._writer)
             self._reader = sqlite_file.connect(
                 self._path, writable=False, busy=sqlite_file.READ_BUSY_SECONDS
             )
@@ -211,13 +210,12 @@ class SnapshotFile:
             raise _explain(error, self._path) from error
         self.failure = None
 
-    def _read_source(self) -> None:
+    def _read_source(self, writer: sqlite3.Connection) -> None:
         """Read how far the copy is, and bring the file in order.
 
         Raises:
             UselessFileError: It is of another release, or of another upstream.
         """
-        writer = self._writer
         layout = writer.execute("PRAGMA user_version").fetchone()[0]
         if layout == 0 and not writer.execute("SELECT 1 FROM sqlite_schema").fetchone():
             writer.execute("BEGIN IMMEDIATE")
@@ -238,16 +236,21 @@ class SnapshotFile:
         self.mappings = source[3]
 
     def _reopen(self) -> None:
-        self._writer.close()
+        self._close_writer()
         self._open()
 
     def _renew(self) -> None:
-        self._writer.close()
+        self._close_writer()
         self.position = BEGINNING
         self.mappings = 0
         for suffix in ("", "-wal", "-shm"):  # in this order: a log without its file counts nothing
             Path(self._path + suffix).unlink(missing_ok=True)
         self._open()
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -257,7 +260,9 @@ class SnapshotFile:
 
 def _explain(error: sqlite3.Error, path: str) -> StoreError:
     explained = sqlite_file.explain(error, path)
-    if isinstance(explained, DatabaseCorrupt | NotADatabase):
+    # Our statements are right, so where one is not, the tables are wrong.
+    wrong_tables = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    if wrong_tables or isinstance(explained, DatabaseCorrupt | NotADatabase):
         return UselessFileError(f"{path} is damaged: {error}")
     return explained
 
