@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hashserv.errors import ProtocolError
-from hashserv.model import MappingKey
+from hashserv.model import MappingKey, is_valid_unihash
 from hashserv.wire.snapshot import (
     BEGINNING,
     KEY_BYTES,
     ROW_BYTES,
     Piece,
     Position,
+    all_maskable,
     decode_piece,
     digests,
     encode_piece,
@@ -39,6 +40,11 @@ def test_who_knows_the_key_reads_the_unihash(mappings: dict[MappingKey, str]) ->
     assert len(rows) == len(mappings)
     for digest, unihash in zip(digests(list(mappings)), mappings.values(), strict=True):
         assert unmask(digest, rows[digest[:KEY_BYTES]]) == unihash
+
+
+@given(st.lists(st.one_of(UNIHASHES, st.text("0123456789abcdefAF g\n", max_size=65)), max_size=4))
+def test_only_valid_unihashes_can_be_masked(unihashes: list[str]) -> None:
+    assert all_maskable(unihashes) == all(map(is_valid_unihash, unihashes))
 
 
 @given(KEYS, KEYS, UNIHASHES)

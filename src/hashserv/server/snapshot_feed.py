@@ -18,6 +18,7 @@ from hashserv.wire.snapshot import (
     RESET,
     Piece,
     Position,
+    all_maskable,
     encode_piece,
     mask,
     position_after,
@@ -114,7 +115,9 @@ class SnapshotFeed:
     def _send(self, rows: list[MarkedMapping]) -> int:
         """Send rows, and return the id of the last of them."""
         last = rows[-1].id
-        fit = [row for row in rows if is_valid_unihash(row.unihash)]
+        fit = rows
+        if not all_maskable([row.unihash for row in rows]):
+            fit = [row for row in rows if is_valid_unihash(row.unihash)]
         if fit:
             masked = mask(
                 [MappingKey(row.method, row.taskhash) for row in fit], [row.unihash for row in fit]

@@ -138,9 +138,12 @@ class SnapshotFile:
         Raises:
             StoreError: It can't be opened.
         """
-        useless = isinstance(self.failure, UselessFileError)
         self._close_reader()
-        await self._in_thread(self._renew if useless else self._reopen)
+        if isinstance(self.failure, UselessFileError):
+            logger.warning("The snapshot is begun anew: %s", self.failure)
+            await self._in_thread(self._renew)
+        else:
+            await self._in_thread(self._reopen)
 
     async def start_anew(self) -> None:
         """Forget all rows.

@@ -31,6 +31,7 @@ RESET: Final = "reset"
 """The line that says that the rows begin anew."""
 
 _PERSON: Final = b"hashserv-snap-1"
+_HEX: Final = "0123456789abcdef"
 _NO_KEY: Final = "00" * KEY_BYTES
 _LINE: Final = re.compile(rf"([0-9]{{1,19}}) ([0-9a-f]{{{2 * KEY_BYTES}}})(?: (\S+))?")
 
@@ -59,6 +60,11 @@ def digests(keys: Sequence[MappingKey]) -> list[bytes]:
         blake2b(f"{method}\0{taskhash}".encode(), digest_size=ROW_BYTES, person=_PERSON).digest()
         for method, taskhash in keys
     ]
+
+
+def all_maskable(unihashes: Sequence[str]) -> bool:
+    """Tell whether unihashes are valid, and so can all be masked: faster than one by one."""
+    return {*map(len, unihashes)} <= {UNIHASH_DIGITS} and not "".join(unihashes).strip(_HEX)
 
 
 def mask(keys: Sequence[MappingKey], unihashes: Sequence[str]) -> bytes:
