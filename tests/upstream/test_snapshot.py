@@ -13,6 +13,7 @@ import pytest
 import hashserv
 from hashserv.upstream import snapshot
 from hashserv.upstream.remote import RemoteUpstream
+from hashserv.upstream.snapshot_file import PAGE_BYTES
 from hashserv.wire.snapshot import KEY_BYTES, ROW_BYTES
 from tests.conftest import StartServer
 from tests.logins import ADMIN, PASSWORD
@@ -372,7 +373,7 @@ def test_a_damaged_file_is_begun_anew_while_it_is_used(
 
     run(copy())
     whole = bytearray(path.read_bytes())
-    whole[12288:] = b"\xee" * (len(whole) - 12288)  # leaves of the rows
+    whole[3 * PAGE_BYTES :] = b"\xee" * (len(whole) - 3 * PAGE_BYTES)  # leaves of the rows
     path.write_bytes(whole)
     run(check())
     assert "is damaged" in caplog.text

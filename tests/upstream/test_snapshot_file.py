@@ -10,7 +10,7 @@ import pytest
 from hashserv.errors import StoreError
 from hashserv.model import MappingKey
 from hashserv.store.sqlite import SqliteStore
-from hashserv.upstream.snapshot_file import ADD, LOOKUP, SnapshotFile
+from hashserv.upstream.snapshot_file import ADD, LOOKUP, PAGE_BYTES, SnapshotFile
 from hashserv.wire.snapshot import BEGINNING, Position, mask, position_after
 from tests.peers import METHOD, digest
 from tests.upstream.asking import run, unihash
@@ -98,7 +98,7 @@ def changed(path: Path) -> Iterator[sqlite3.Connection]:
 def test_a_useless_file_is_begun_anew(path: Path, damage: str) -> None:
     filled(path)
     if damage == "cut":
-        path.write_bytes(path.read_bytes()[:5000])
+        path.write_bytes(path.read_bytes()[:10000])
     else:
         with changed(path) as connection:
             connection.execute(
@@ -127,7 +127,7 @@ def test_a_useless_file_is_begun_anew(path: Path, damage: str) -> None:
 def test_damage_in_the_middle_is_found_when_it_is_met(path: Path) -> None:
     filled(path)
     whole = bytearray(path.read_bytes())
-    whole[12288:] = b"\xee" * (len(whole) - 12288)  # leaves of the rows
+    whole[3 * PAGE_BYTES :] = b"\xee" * (len(whole) - 3 * PAGE_BYTES)  # leaves of the rows
     path.write_bytes(whole)
 
     async def check() -> None:

@@ -90,7 +90,7 @@ ROW = bytes(range(ROW_BYTES))
         ("reset", "is no line of a snapshot"),
         (line(-8, ROW), "is no line of a snapshot"),
         (line(8, ROW, "7f"), "is no line of a snapshot"),
-        (line(8, ROW) + " x", "is no line of a snapshot"),
+        (line(8, ROW) + " x", "wrong base64"),
         (line(2**63, ROW), "is no id"),
         (line(7, ROW), "ids that go backwards, row 7 after row 7"),
         (line(6, ROW), "ids that go backwards, row 6 after row 7"),

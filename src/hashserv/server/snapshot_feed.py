@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hashserv.errors import InvokeError
-from hashserv.model import MappingKey, MarkedMapping, is_valid_unihash
+from hashserv.model import MarkedMapping, is_valid_unihash
 from hashserv.store.base import Store
 from hashserv.wire.commands import SnapshotStream
 from hashserv.wire.snapshot import (
@@ -120,7 +120,8 @@ class SnapshotFeed:
             fit = [row for row in rows if is_valid_unihash(row.unihash)]
         if fit:
             masked = mask(
-                [MappingKey(row.method, row.taskhash) for row in fit], [row.unihash for row in fit]
+                [(method, taskhash) for _, method, taskhash, _, _ in fit],
+                [row.unihash for row in fit],
             )
             self._position = position_after(masked, fit[-1].id)
             self._write(encode_piece(Piece(self._position, masked)))
@@ -133,7 +134,7 @@ class SnapshotFeed:
         rows = await self._store.mappings_after(position.id - 1, 1)
         if not rows or rows[0].id != position.id or not is_valid_unihash(rows[0].unihash):
             return False
-        row = mask([MappingKey(rows[0].method, rows[0].taskhash)], [rows[0].unihash])
+        row = mask([(rows[0].method, rows[0].taskhash)], [rows[0].unihash])
         return position_after(row, position.id) == position
 
 

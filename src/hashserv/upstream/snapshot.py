@@ -18,11 +18,11 @@ from hashserv.wire.snapshot import BEGINNING, EXTENSION, RESET, ROW_BYTES, Piece
 
 logger = logging.getLogger("hashserv.upstream")
 
-BATCH_ROWS: Final = 65_536
-"""Rows in one transaction, 3 MiB. The file's pages are changed at random, each of them once in a
+BATCH_ROWS: Final = 131_072
+"""Rows in one transaction, 6 MiB. The file's pages are changed at random, each of them once in a
 batch: the larger a batch, the fewer pages are written for each row."""
 
-BATCH_SECONDS: Final = 1.0
+BATCH_SECONDS: Final = 2.0
 """How long rows of a slow line are collected at most."""
 
 LINES_AT_ONCE: Final = 16

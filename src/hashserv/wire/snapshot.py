@@ -8,12 +8,12 @@ is as good as random.
 import binascii
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from hashserv.errors import ProtocolError
-from hashserv.model import UNIHASH_DIGITS, MappingKey
+from hashserv.model import UNIHASH_DIGITS
 
 EXTENSION: Final = "snapshot"
 """The name of the extension in the server's header."""
@@ -33,7 +33,7 @@ RESET: Final = "reset"
 _PERSON: Final = b"hashserv-snap-1"
 _HEX: Final = "0123456789abcdef"
 _NO_KEY: Final = "00" * KEY_BYTES
-_LINE: Final = re.compile(rf"([0-9]{{1,19}}) ([0-9a-f]{{{2 * KEY_BYTES}}})(?: (\S+))?")
+_HEAD: Final = re.compile(rf"([0-9]{{1,19}}) ([0-9a-f]{{{2 * KEY_BYTES}}})(?: |$)")
 
 
 class Position(NamedTuple):
@@ -54,8 +54,12 @@ class Piece(NamedTuple):
     rows: bytes
 
 
-def digests(keys: Sequence[MappingKey]) -> list[bytes]:
-    """Return what each mapping is found by and masked with, `ROW_BYTES` each."""
+def digests(keys: Iterable[tuple[str, str]]) -> list[bytes]:
+    """Return what mappings are found by and masked with, `ROW_BYTES` each.
+
+    Args:
+        keys: Method and taskhash of each.
+    """
     return [
         blake2b(f"{method}\0{taskhash}".encode(), digest_size=ROW_BYTES, person=_PERSON).digest()
         for method, taskhash in keys
@@ -67,11 +71,11 @@ def all_maskable(unihashes: Sequence[str]) -> bool:
     return {*map(len, unihashes)} <= {UNIHASH_DIGITS} and not "".join(unihashes).strip(_HEX)
 
 
-def mask(keys: Sequence[MappingKey], unihashes: Sequence[str]) -> bytes:
+def mask(keys: Iterable[tuple[str, str]], unihashes: Sequence[str]) -> bytes:
     """Return the rows of mappings.
 
     Args:
-        keys: The mappings' keys.
+        keys: Method and taskhash of each.
         unihashes: Their unihashes, each of 64 hex digits; others can't be in a snapshot.
     """
     whole = b"".join(digests(keys))
@@ -115,11 +119,11 @@ def decode_piece(line: str, before: Position) -> Piece:
     Raises:
         ProtocolError: It is none, or none that can follow.
     """
-    found = _LINE.fullmatch(line)
+    found = _HEAD.match(line)
     if found is None:
         raise ProtocolError(f"'{line[:80]}' is no line of a snapshot")
     position = Position(int(found[1]), found[2])
-    if found[3] is None:
+    if found.end() == len(line):
         if position != before:
             raise ProtocolError(f"a sign of life at row {position.id} after row {before.id}")
         return Piece(position, b"")
@@ -128,7 +132,7 @@ def decode_piece(line: str, before: Position) -> Piece:
     if position.id <= before.id:
         raise ProtocolError(f"ids that go backwards, row {position.id} after row {before.id}")
     try:
-        rows = binascii.a2b_base64(found[3], strict_mode=True)
+        rows = binascii.a2b_base64(line[found.end() :], strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise ProtocolError(f"rows that are wrong base64: {error}") from None
     if len(rows) % ROW_BYTES:
