@@ -22,6 +22,7 @@ MOST_SECONDS: Final = 0.030
 _CACHE_BYTES: Final = 64 << 20
 _LOOK_UPS: Final = 500  # before the copy
 _PAUSE_SECONDS: Final = 0.002
+_LOOK_AT: Final = 10  # look-ups between two questions whether all is copied
 _PATIENCE_SECONDS: Final = 600.0
 
 
@@ -35,7 +36,7 @@ class Copied:
 
     mappings: int
     seconds: list[float] = field(default_factory=list)
-    """Of each round, from the server's start until all is there."""
+    """Of each round, from when the server serves until all is there."""
 
     before: list[float] = field(default_factory=list)
     """Seconds that each look-up of a client took at a server that does not copy."""
@@ -94,13 +95,18 @@ class Copying:
             left = iter(range(_LOOK_UPS))
             self._look_up(client, copied.before, copied, lambda: next(left, None) is not None)
         flags += ["--upstream-snapshot", str(place.with_suffix(".snapshot"))]
-        start = time.perf_counter()
         with (
             self._server(database, *flags) as server,
             create_client(server.address) as client,
             create_client(server.address) as asking,
         ):
-            self._look_up(client, copied.meanwhile, copied, lambda: not _is_copied(asking, start))
+            start = time.perf_counter()
+            self._look_up(
+                client,
+                copied.meanwhile,
+                copied,
+                lambda: bool(len(copied.meanwhile) % _LOOK_AT) or not _is_copied(asking, start),
+            )
             copied.seconds.append(time.perf_counter() - start)
             copied.wrong += _snapshot(asking)["mappings"] < self._mappings
 

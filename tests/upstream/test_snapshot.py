@@ -185,6 +185,17 @@ def test_a_server_that_is_killed_while_it_copies_goes_on(
     assert look_up(near, range(MANY)) == list(map(unihash, range(MANY)))
 
 
+def test_a_server_stops_while_it_copies(
+    start_server: StartServer, filled: ServerProcess, faulty_proxy: MakeProxy, path: Path
+) -> None:
+    insert(filled, MANY)
+    proxy = faulty_proxy(filled.address, Fault(bandwidth=1_500_000))
+    near = start_server("--upstream", proxy.address, "--upstream-snapshot", str(path))
+    wait_for(lambda: state(near)[0] == "copying")
+    assert near.stop() == 0
+    assert "rror" not in near.log_text()
+
+
 def test_another_database_there_begins_the_copy_anew(
     near: ServerProcess, filled: ServerProcess, start_server: StartServer
 ) -> None:

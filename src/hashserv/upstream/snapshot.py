@@ -101,6 +101,13 @@ class _Collecting:
         if writing is not None:
             await writing
 
+    async def settled(self) -> None:
+        """Wait until nothing is being written, whatever comes of it: the file knows."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+            if not self._writing.cancelled():
+                self._writing.exception()  # else asyncio complains that nobody asked
+
 
 class FollowedSnapshot:
     """A copy of an upstream's mappings, which is followed from now on.
@@ -199,7 +206,7 @@ class FollowedSnapshot:
             await collecting.write()  # what came before it is good
             raise
         finally:
-            await collecting.written()
+            await collecting.settled()  # and no more: this may be a cancellation
 
     async def _take_all(self, connection: UpstreamConnection, collecting: _Collecting) -> NoReturn:
         began = told = self._loop.time()
