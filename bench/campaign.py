@@ -14,6 +14,7 @@ from bench.generators import Generators
 from bench.idle import Idle
 from bench.rounds import Rates, Rounds
 from bench.servers import Hashserv, Redis, Server
+from bench.snapshot import Copied, Copying
 from bench.transports import Carried, Transports
 from bench.upstream import Asked, Downstream
 from bench.workloads import Workload
@@ -57,6 +58,7 @@ class Findings:
     greeds: list[Greed] = field(default_factory=list)
     carried: list[Carried] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
+    copied: Copied | None = None
     wrong_when_warming: int = 0
 
     @property
@@ -69,6 +71,7 @@ class Findings:
             + sum(row.wrong for row in self.greeds)
             + sum(row.wrong for row in self.carried)
             + sum(row.wrong for row in self.asked)
+            + (0 if self.copied is None else self.copied.wrong)
         )
 
 
@@ -93,8 +96,9 @@ class Campaign:
     def run(self) -> Findings:
         """Load, measure, and return the findings; show progress on a terminal."""
         n_measured = len(self._cached + self._durable + self._uncached)
-        # And loading, warming, idle, three for fairness; transports and upstream in each round.
-        steps = 6 + self._plan.rounds * (n_measured + 2)
+        # And loading, warming, idle, three for fairness; transports, upstream and snapshot in each
+        # round.
+        steps = 6 + self._plan.rounds * (n_measured + 3)
         with (
             tqdm(total=steps, disable=None, leave=False) as self._bar,
             ExitStack() as stack,
@@ -119,6 +123,7 @@ class Campaign:
                 self._measure_fairness(ours)
             self._measure_transports()
             self._measure_upstream()
+            self._measure_snapshot()
         return self._findings
 
     def _start_redis(self, stack: ExitStack) -> tuple[Redis | None, Redis | None]:
@@ -173,6 +178,13 @@ class Campaign:
         measuring = Downstream(self._database, self._generators, mappings=self._plan.mappings)
         for asked in measuring.measure(self._plan.rounds):
             self._findings.asked = asked
+            self._bar.update()
+
+    def _measure_snapshot(self) -> None:
+        self._bar.set_description("snapshot")
+        measuring = Copying(self._database, self._generators, mappings=self._plan.mappings)
+        for copied in measuring.measure(self._plan.rounds):
+            self._findings.copied = copied
             self._bar.update()
 
     def _step(self, description: str) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from bench import delay, fairness, idle
+from bench import delay, fairness, idle, snapshot
 from bench.campaign import Findings
 from bench.fairness import Greed
 from bench.idle import Idle
 from bench.rounds import Rates
+from bench.snapshot import Copied, p99
 from bench.transports import Carried
 from bench.upstream import Asked
 
@@ -23,6 +24,7 @@ _ASKED = (
     f"look-ups, upstream {delay.ROUND_TRIP_SECONDS * _MS:.0f} ms away",
     *("seconds", "min-max", "asked there", "goal", ""),
 )
+_COPIED = ("snapshot", "mappings/s", "p99 ms before", "p99 ms meanwhile", "goal", "")
 _GREEDS = ("fairness", "p50 ms", "p99 ms", "max ms", "growth MiB", "goal", "")
 
 
@@ -42,6 +44,8 @@ def of(findings: Findings) -> str:
         )
     if findings.asked:
         tables.append(aligned(_ASKED, [_asked(row) for row in findings.asked]))
+    if findings.copied is not None:
+        tables.append(aligned(_COPIED, [_copied(findings.copied)]))
     return "\n\n".join(tables)
 
 
@@ -92,6 +96,18 @@ def as_json(findings: Findings) -> dict[str, Any]:
             }
             for row in findings.asked
         ],
+        "snapshot": [
+            {
+                "mappings": row.mappings,
+                "seconds": row.seconds,
+                "p99_before": p99(row.before),
+                "p99_meanwhile": p99(row.meanwhile),
+                "met": row.met,
+                "wrong": row.wrong,
+            }
+            for row in (findings.copied,)
+            if row is not None
+        ],
         "wrong": findings.wrong,
     }
 
@@ -141,6 +157,16 @@ def _carried(row: Carried, tcp: Carried) -> list[str]:
         f"{median(row.rates):,.0f}",
         f"{median(ratios):.2f}",
         f"{min(ratios):.2f}-{max(ratios):.2f}",
+    ]
+
+
+def _copied(row: Copied) -> list[str]:
+    return [
+        f"{row.mappings:,} mappings",
+        f"{row.rate:,.0f}",
+        *(f"{p99(delays) * _MS:.2f}" for delays in (row.before, row.meanwhile)),
+        f">= {snapshot.LEAST_RATE:,}/s, p99 <= {snapshot.MOST_SECONDS * _MS:.0f} ms",
+        _verdict(met=row.met),
     ]
 
 

@@ -56,6 +56,9 @@ def test_quick_run_measures_every_row(tmp_path: Path) -> None:
         "50 clients x the same 2,000 unknown": [2_000],
     }
     assert all(name in done.stdout and row["seconds"][0] > 0 for name, row in upstream.items())
+    (snapshot,) = found["snapshot"]
+    assert snapshot["seconds"][0] > 0
+    assert snapshot["p99_meanwhile"] > 0
     assert found["wrong"] == 0
     assert list((tmp_path / "scratch").iterdir()) == []
 

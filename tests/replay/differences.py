@@ -167,9 +167,9 @@ def _head_changes(
 DIFFERENCES: Final = (
     *(
         Difference(
-            *("raw-good-tcp", connection, 1, "\n", HeaderLines(("server-id",))),
+            *("raw-good-tcp", connection, 1, "\n", HeaderLines(("server-id", "extensions"))),
             "§4: a server that is asked for headers says which it is, to see whether it is its own"
-            " upstream",
+            " upstream, and what it can do beyond the protocol",
         )
         for connection in (2, 3)
     ),

@@ -29,6 +29,7 @@ RULES: Final = {
     "get-outhash": Rule("@read", True),
     "get-stream": Rule("@read", True),
     "exists-stream": Rule("@read", True),
+    "snapshot-stream": Rule("@read", True),
     "report": Rule("@read", True),
     "report-equiv": Rule("@read @report", False),
     "get-stats": Rule("@read", True),
@@ -56,6 +57,7 @@ TASK: Final = {"method": METHOD, "taskhash": digest(1)}
 ARGUMENTS: Final[dict[str, Any]] = {
     "get": TASK,
     "get-outhash": {**TASK, "outhash": digest(2)},
+    "snapshot-stream": {"after": 0, "key": ""},
     "report": {**TASK, "outhash": digest(2), "unihash": digest(3)},
     "report-equiv": {**TASK, "unihash": digest(3)},
     "remove": {"where": {"PN": "nothing"}},

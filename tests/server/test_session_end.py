@@ -14,6 +14,7 @@ from hashserv.server.access import Access
 from hashserv.server.handlers import Services
 from hashserv.server.session import Session
 from hashserv.server.settings import Limits
+from hashserv.server.snapshot_feed import SnapshotFeeds
 from hashserv.store.sqlite import SqliteStore
 from tests.servers import START_SECONDS
 
@@ -29,6 +30,7 @@ def test_reading_a_little_does_not_put_off_the_end(tmp_path: Path, end: str) -> 
             store,
             Accounts(store.users),
             Access(frozenset({"@read"}), read_only=False),
+            SnapshotFeeds(store, 1),
         )
         gone = asyncio.Event()
         session = Session(

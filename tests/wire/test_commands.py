@@ -40,6 +40,7 @@ from hashserv.wire.commands import (
     ReportEquiv,
     ResetStats,
     SetUserPerms,
+    SnapshotStream,
 )
 from hashserv.wire.requests import (
     decode_existence,
@@ -57,6 +58,7 @@ DECLARED = {
     "get-outhash": ("@read", True),
     "get-stream": ("@read", True),
     "exists-stream": ("@read", True),
+    "snapshot-stream": ("@read", True),
     "report": ("@read", True),
     "report-equiv": ("@read @report", False),
     "get-stats": ("@read", True),
@@ -127,6 +129,8 @@ def test_a_command_is_answered_by_someone(name: str) -> None:
         ),
         ("get-stream", None, GetStream()),
         ("exists-stream", None, ExistsStream()),
+        ("snapshot-stream", {}, SnapshotStream(0, "")),
+        ("snapshot-stream", {"after": 7, "key": "7f"}, SnapshotStream(7, "7f")),
         (
             "report",
             {"method": "m", "taskhash": "t", "outhash": "o", "unihash": "u"},

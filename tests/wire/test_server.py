@@ -367,13 +367,18 @@ def test_an_error_is_told_as_the_reference_tells_it() -> None:
     [
         ({}, b""),
         ({"needs-headers": "false"}, b""),
-        ({"needs-headers": "true"}, b"server-id: 7f\n\n"),
+        ({"needs-headers": "true"}, b"server-id: 7f\nextensions: a b\n\n"),
     ],
 )
 def test_header_lines_are_sent_to_who_waits_for_them(
     headers: dict[str, str], answer: bytes
 ) -> None:
-    assert encode_server_headers(Greeting((1, 1), headers), "7f") == answer
+    assert encode_server_headers(Greeting((1, 1), headers), "7f", ("a", "b")) == answer
+
+
+def test_a_server_without_extensions_says_nothing_of_them() -> None:
+    greeting = Greeting((1, 1), {"needs-headers": "true"})
+    assert encode_server_headers(greeting, "7f") == b"server-id: 7f\n\n"
 
 
 # Both sides of one conversation.

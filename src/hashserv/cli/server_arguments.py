@@ -25,6 +25,7 @@ _LIMIT_HELP = {
     "shutdown_timeout": "seconds for requests under way when the server stops",
     "backlog": "connections that may wait to be accepted",
     "max_connections": "connections at once; further ones are refused",
+    "max_snapshots": "copies of all mappings that are sent to other servers at once; 0 for none",
     "cache_bytes": "memory for answers to look-ups, in bytes",
     "page_cache_bytes": "memory for pages of the database, in bytes",
     "failed_logins": "failed logins of a peer within a minute",
@@ -157,6 +158,13 @@ def _add_upstream(parser: argparse.ArgumentParser, environment: Mapping[str, str
         default=Settings.upstream_negative_ttl,
         help="seconds for which it is remembered what it does not know (%(default)s)",
     )
+    upstream.add_argument(
+        "--upstream-snapshot",
+        metavar="FILE",
+        default=environment.get(_ENVIRONMENT + "UPSTREAM_SNAPSHOT"),
+        help="copy all its mappings into this file at the start, and follow what is new there "
+        "(environment: HASHSERVER_UPSTREAM_SNAPSHOT)",
+    )
 
 
 def add_database_login(
@@ -273,6 +281,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         upstream_token=token,
         upstream_timeout=arguments.upstream_timeout,
         upstream_negative_ttl=arguments.upstream_negative_ttl,
+        upstream_snapshot=arguments.upstream_snapshot,
         anon_perms=tuple(filter(None, re.split(r"[,\s]+", arguments.anon_perms))),
         admin_username=arguments.admin_user,
         admin_password=password_of(arguments, "admin"),

@@ -1,6 +1,7 @@
 """Looking up and reporting where an upstream server may know what the own store does not (§8)."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import TypeVar
 
 from hashserv.equivalence.backfill import Backfill
@@ -44,8 +45,7 @@ class DownstreamEquivalences(Equivalences):
         self._missing_existences = Misses(negative_ttl)
 
     def upstream_summary(self) -> dict[str, object]:
-        summary = self._upstream.summary()
-        return {**vars(summary), "backfilled": self._backfill.stored}
+        return {**asdict(self._upstream.summary()), "backfilled": self._backfill.stored}
 
     async def backfill_wait(self) -> int:
         return await self._backfill.wait()
@@ -76,10 +76,14 @@ class DownstreamEquivalences(Equivalences):
 
     def known_lookups(self, questions: list[bytes]) -> list[bytes | None]:
         answers = super().known_lookups(questions)
+        if not (self._upstream.available or self._upstream.has_copies):
+            return answers
         return self._doubted(answers, questions, b"", self._missing_lookups)
 
     def known_existences(self, questions: list[bytes]) -> list[bytes | None]:
         answers = super().known_existences(questions)
+        if not self._upstream.available:
+            return answers
         return self._doubted(answers, questions, FALSE, self._missing_existences)
 
     def _doubted(
@@ -89,11 +93,32 @@ class DownstreamEquivalences(Equivalences):
         nothing: bytes,
         missing: Misses,
     ) -> list[bytes | None]:
-        if nothing in answers and self._upstream.available:
+        if nothing in answers:
             for at, answer in enumerate(answers):
                 if answer == nothing and questions[at] not in missing:
                     answers[at] = None
         return answers
+
+    async def lookup(self, keys: Sequence[MappingKey]) -> list[bytes]:
+        answers = await super().lookup(keys)
+        if b"" in answers and self._upstream.has_copies:
+            places = [at for at, answer in enumerate(answers) if not answer]
+            found = self._copied([keys[at] for at in places])
+            for at, unihash in zip(places, found, strict=True):
+                if unihash is not None:
+                    answers[at] = unihash.encode()
+        return answers
+
+    def _copied(self, keys: Sequence[MappingKey]) -> list[str | None]:
+        """Return what is known of the upstream's mappings in advance, and have it stored."""
+        unihashes = self._upstream.copied(keys)
+        hits: list[Mapping] = []
+        for key, unihash in zip(keys, unihashes, strict=True):
+            if unihash is not None:
+                hits.append(Mapping(*key, unihash))
+                self._missing_lookups.discard(_question(key))
+        self._backfill.add(hits)
+        return unihashes
 
     def further_lookups(
         self, keys: Sequence[MappingKey], answers: list[bytes]
@@ -171,8 +196,13 @@ class DownstreamEquivalences(Equivalences):
 
     async def get(self, key: MappingKey) -> str | None:
         unihash = await super().get(key)
-        if unihash is not None or not self._asks_for(key):
+        if unihash is not None:
             return unihash
+        (copied,) = self._upstream.copied([key])
+        if copied is not None:
+            return await self.report_equivalent(Mapping(*key, copied))
+        if not self._asks_for(key):
+            return None
         (found,) = await self._upstream.lookup([key])
         if not isinstance(found, str):
             return await super().get(key)

@@ -24,6 +24,24 @@ UNANSWERED: Final = Unanswered.UNANSWERED
 
 
 @dataclass(frozen=True, kw_only=True)
+class SnapshotSummary:
+    """How a copy of an upstream's mappings does.
+
+    Args:
+        state: ``off`` (there is none), ``waiting`` (for the upstream), ``copying``, ``following``
+            (all is here, and what is new there comes), or ``unsupported`` (by the upstream).
+        mappings: How many were copied.
+    """
+
+    state: str
+    mappings: int
+
+
+NO_SNAPSHOT: Final = SnapshotSummary(state="off", mappings=0)
+"""There is no copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class UpstreamSummary:
     """How an upstream does; times are in seconds.
 
@@ -34,6 +52,7 @@ class UpstreamSummary:
         misses: Questions whose answer was that it knows nothing.
         errors: Batches of questions that failed.
         latency: What the last batches took in the mean.
+        snapshot: How the copy of its mappings does.
     """
 
     state: str
@@ -42,6 +61,7 @@ class UpstreamSummary:
     misses: int
     errors: int
     latency: float
+    snapshot: SnapshotSummary = NO_SNAPSHOT
 
 
 class AnswerListener(Protocol):
@@ -81,6 +101,18 @@ class Upstream(ABC):
     @abstractmethod
     def available(self) -> bool:
         """Whether asking makes sense now. Cheap; asked for each batch."""
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether `copied` may know anything. Cheap; asked for each batch."""
+        return False
+
+    def copied(self, keys: Sequence[MappingKey]) -> list[str | None]:
+        """Return the unihash of each key, `None` where it was not copied in advance.
+
+        Does not wait, and answers also while the upstream is gone.
+        """
+        return [None] * len(keys)
 
     @abstractmethod
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | Unanswered | None]:

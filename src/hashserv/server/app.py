@@ -23,6 +23,7 @@ from hashserv.server.access import Access
 from hashserv.server.handlers import Services
 from hashserv.server.session import Session
 from hashserv.server.settings import Settings, over_tls
+from hashserv.server.snapshot_feed import SnapshotFeeds
 from hashserv.store.base import Store
 from hashserv.store.opening import Options, open_store
 from hashserv.transport.listen import Listener, listen
@@ -277,6 +278,7 @@ async def _services(settings: Settings) -> Services:
             new_tokens=settings.limits.new_tokens,
         ),
         access=Access(frozenset(settings.anon_perms) - {NONE}, settings.read_only),
+        snapshots=SnapshotFeeds(store, settings.limits.max_snapshots),
         server_id=server_id,
     )
 
@@ -294,6 +296,7 @@ def _equivalences(settings: Settings, store: Store, server_id: str) -> Equivalen
         unihash_digits=settings.unihash_digits,
         username=settings.upstream_username,
         token=settings.upstream_token,
+        snapshot=settings.upstream_snapshot,
     )
     return DownstreamEquivalences(
         store,

@@ -17,9 +17,12 @@ from hashserv.equivalence.login_limits import Failures
 from hashserv.equivalence.mapping import Equivalences
 from hashserv.equivalence.statistics import Statistics
 from hashserv.server.access import Access
+from hashserv.server.snapshot_feed import SnapshotFeeds
 from hashserv.store.base import Store
 from hashserv.wire import commands
 from hashserv.wire.commands import Command
+from hashserv.wire.handshake import Greeting
+from hashserv.wire.server import encode_server_headers
 
 MOST_REFUSALS: Final = 100
 """Refused account commands of a peer that go into the audit log within a minute: anybody can make
@@ -36,12 +39,17 @@ class Services:
     store: Store
     accounts: Accounts
     access: Access
+    snapshots: SnapshotFeeds
     server_id: str = ""
     """Another one each time a server starts, by which it recognizes itself as its upstream."""
     unfinished: set[asyncio.Task[object]] = field(default_factory=set)
     """Account commands whose peer may be gone, and which are carried out all the same."""
     refusals: Failures = field(default_factory=partial(Failures, MOST_REFUSALS))
     """Account commands that were refused, which are written down up to a number for each peer."""
+
+    def headers(self, greeting: Greeting) -> bytes:
+        """Return what the server sends after a greeting."""
+        return encode_server_headers(greeting, self.server_id, self.snapshots.extensions)
 
 
 Handler = Callable[[Services, Any], Awaitable[object]]

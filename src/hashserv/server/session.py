@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import perf_counter
 from typing import Final, cast
 
@@ -19,6 +20,7 @@ from hashserv.server.handlers import HANDLERS, Services
 from hashserv.server.peer import Peer
 from hashserv.server.replies import Replies
 from hashserv.server.settings import Limits
+from hashserv.server.snapshot_feed import SnapshotFeed
 from hashserv.server.streams import answer_lines, known_answers
 from hashserv.transport.listen import LINGER_SECONDS
 from hashserv.wire import commands
@@ -35,7 +37,6 @@ from hashserv.wire.server import (
     StreamEnd,
     StreamLines,
     encode_error,
-    encode_server_headers,
 )
 
 logger = logging.getLogger("hashserv.server")
@@ -69,7 +70,7 @@ class Session(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_closed", "_closing", "_full", "_gone", "_limits", "_loop", "_lost", "_opened"),
+        *("_closed", "_closing", "_feed", "_full", "_gone", "_limits", "_loop", "_lost", "_opened"),
         *(
             "_peer",
             "_queue",
@@ -111,6 +112,7 @@ class Session(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._writable: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] | None = None
+        self._feed: SnapshotFeed | None = None
         self._full = False
         self._closing = False
         self._lost = False
@@ -155,6 +157,8 @@ class Session(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Take note that the peer does not read its replies."""
         self._full = True
+        if self._feed is not None:
+            self._feed.pause()
         self._start_timer(self._limits.write_timeout, "it left its replies unread")
         if self._task is None:
             self._transport.pause_reading()
@@ -162,6 +166,8 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Take note that the peer has read its replies."""
         self._full = False
+        if self._feed is not None:
+            self._feed.resume()
         if not self._wire.closed:  # a session that ends does so in time, read a little or not
             self._stop_timer()
         if self._writable is not None and not self._writable.done():
@@ -176,6 +182,7 @@ class Session(asyncio.Protocol):
             logger.info("%s: lost: %s", self, exc)
         if self._task is not None:
             self._task.cancel()
+        self._end_feed()
         self._replies.drop()
         self._queue.clear()
         self._unread.clear()
@@ -233,13 +240,8 @@ class Session(asyncio.Protocol):
                 if perf_counter() - turn > TURN_SECONDS:
                     await asyncio.sleep(0)
                     turn = perf_counter()
-        except (InvokeError, StoreError) as error:
-            self._refuse(error)
-        except ProtocolError as error:
-            self._break(error)
-        except Exception:
-            logger.exception("%s: closed after an error of the server's own", self)
-            self._close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the peer or the log is told
+            self._fail(error)
         self._task = None
         if self._closing:
             self._close()
@@ -284,13 +286,14 @@ class Session(asyncio.Protocol):
             case Request(command):
                 await self._answer_request(command)
             case StreamEnd():
+                self._end_feed()
                 self._transport.write(STREAM_END_OK)
                 if event.line:  # the reference counts an END, but not an empty line
                     self._services.statistics.add(1, 0.0)
             case Greeting():
                 self._stop_timer()
                 self._peer.locate()
-                self._transport.write(encode_server_headers(event, self._services.server_id))
+                self._transport.write(self._services.headers(event))
             case Refused():
                 self._services.statistics.add(1, 0.0)
                 raise event.error
@@ -300,6 +303,8 @@ class Session(asyncio.Protocol):
     async def _answer_request(self, command: commands.Command) -> None:
         if isinstance(command, STREAM_MODES):  # not counted, as in the reference
             self._services.access.check(command, self._peer)
+            if isinstance(command, commands.SnapshotStream):
+                self._begin_feed(command)
             self._transport.write(STREAM_OK)
             return
         start = perf_counter()
@@ -312,6 +317,22 @@ class Session(asyncio.Protocol):
         finally:
             self._services.statistics.add(1, perf_counter() - start)
         self._transport.write(self._wire.encode(reply))
+
+    def _begin_feed(self, command: commands.SnapshotStream) -> None:
+        self._feed = self._services.snapshots.begin(
+            command,
+            write=self._transport.write,
+            # It goes on for days: a change of permissions must count meanwhile.
+            check=partial(self._services.access.check, command, self._peer),
+            failed=self._fail,
+        )
+        if self._full:
+            self._feed.pause()
+
+    def _end_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.stop()
+            self._feed = None
 
     async def _answer_reports(self, first: commands.Report) -> None:
         """Answer a report together with those that follow it."""
@@ -363,6 +384,17 @@ class Session(asyncio.Protocol):
 
     # Closing.
 
+    def _fail(self, error: Exception) -> None:
+        """End the conversation after an error, and tell the peer where it can be told."""
+        match error:
+            case InvokeError() | StoreError():
+                self._refuse(error)
+            case ProtocolError():
+                self._break(error)
+            case _:
+                logger.error("%s: closed after an error of the server's own", self, exc_info=error)
+                self._close()
+
     def _refuse(self, error: InvokeError | StoreError) -> None:
         """Tell the peer of an error, then close, as its client expects."""
         level = logging.ERROR if isinstance(error, StoreError) else logging.WARNING
@@ -370,6 +402,7 @@ class Session(asyncio.Protocol):
         self._tell(error)
 
     def _tell(self, error: InvokeError | StoreError) -> None:
+        self._end_feed()
         self._replies.drop()
         self._transport.write(self._wire.encode(encode_error(error)))
         self._wire.close()
@@ -385,6 +418,7 @@ class Session(asyncio.Protocol):
     def _close(self) -> None:
         """Close when the peer has read its replies, or does not in time."""
         self._closing = True
+        self._end_feed()
         self._replies.drop()
         self._wire.close()
         self._queue.clear()

@@ -79,6 +79,9 @@ class Limits:
     new_tokens: float = DEFAULT_NEW_TOKENS
     """Tokens that are made in a second, for the whole server; further requests wait."""
 
+    max_snapshots: int = 4
+    """Copies of all mappings that are sent to other servers at once; further ones are refused."""
+
     cache_bytes: int = DEFAULT_CACHE_BYTES
     """Memory for answers to look-ups."""
 
@@ -136,6 +139,9 @@ class Settings:
 
     upstream_negative_ttl: float = DEFAULT_TTL
     """For how many seconds it is remembered what the upstream does not know."""
+
+    upstream_snapshot: str | None = None
+    """The file for a copy of the upstream's mappings, which is made at the start and followed."""
 
     anon_perms: tuple[str, ...] = DEFAULT_ANON_PERMS
     """What clients without a login may do (PROTOCOL.md §7)."""
@@ -199,6 +205,8 @@ class Settings:
                 f"There must be room for 1 to {MOST_FAILED_LOGINS} failed logins, and for new "
                 "tokens"
             )
+        if limits.max_snapshots < 0:
+            raise SettingsError("There can't be less than no snapshots")
         if limits.max_connections < 1 or not 1 <= limits.backlog <= _MOST_BACKLOG:
             raise SettingsError(f"There must be 1 connection, 1 to {_MOST_BACKLOG} may wait")
 
@@ -249,6 +257,8 @@ class Settings:
         if self.upstream is None:
             if self.upstream_username is not None:
                 raise SettingsError("There is a login for an upstream, but no upstream")
+            if self.upstream_snapshot is not None:
+                raise SettingsError("There is a snapshot of an upstream, but no upstream")
             return
         if self.read_only:
             raise SettingsError(

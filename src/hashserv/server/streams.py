@@ -37,11 +37,16 @@ async def answer_lines(services: Services, mode: type[Command], lines: list[byte
 
     What an upstream may know better is waited for by the caller, who knows what else there is to
     do meanwhile.
+
+    Raises:
+        ProtocolError: It is a mode in which a peer has nothing to say.
     """
     if mode is commands.GetStream:
         return await _lookups(services, lines)
     if mode is commands.ExistsStream:
         return await _existences(services, lines)
+    if mode is commands.SnapshotStream:
+        raise ProtocolError("a line in snapshot-stream, where there is nothing to ask")
     return await _marks(services, lines)
 
 

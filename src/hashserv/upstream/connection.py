@@ -40,14 +40,15 @@ class UpstreamConnection:
 
     Args:
         stream: The stream below; this object closes it.
+        most_reply: Bytes that a reply may have.
     """
 
     __slots__ = ("_stream", "_wire", "headers", "heard", "last_used")
 
-    def __init__(self, stream: "AsyncStream | AsyncWebSocket") -> None:
+    def __init__(self, stream: "AsyncStream | AsyncWebSocket", most_reply: int) -> None:
         self._stream = stream
         self._wire = ClientWire(
-            max_chunk=ClientWire().max_chunk if stream.chunks else None, max_message=MOST_REPLY
+            max_chunk=ClientWire().max_chunk if stream.chunks else None, max_message=most_reply
         )
         self.headers: Mapping[str, str] = {}
         """The header lines that the server sent; names are in lower case."""
@@ -64,6 +65,7 @@ class UpstreamConnection:
         own_id: str = "",
         login: Login | None = None,
         tls: ssl.SSLContext | None = None,
+        most_reply: int = MOST_REPLY,
     ) -> Self:
         """Connect, greet, log in, and make sure that questions are allowed there.
 
@@ -72,6 +74,7 @@ class UpstreamConnection:
             own_id: The `SERVER_ID` that would be our own.
             login: Who to log in as, if at all.
             tls: How to do TLS; `None` for what the environment says.
+            most_reply: Bytes that a reply may have.
 
         Raises:
             UnusableUpstreamError: It is ourselves, or wants another login.
@@ -81,7 +84,7 @@ class UpstreamConnection:
             ConnectionClosedError: The server closed the connection.
             OSError: Nobody listens there, or the connection broke.
         """
-        connection = cls(await open_stream(address, None, tls))
+        connection = cls(await open_stream(address, None, tls), most_reply)
         try:
             await connection._introduce(own_id, login)
         except (ConnectionClosedError, ConnectionResetError, BrokenPipeError) as error:
@@ -142,6 +145,28 @@ class UpstreamConnection:
         self.heard = 0
         await self._send(b"".join(self._wire.request(command, each) for each in arguments))
         return [await self._message() for _ in arguments]
+
+    async def begin_lines(self, mode: str, arguments: object) -> None:
+        """Begin a stream mode in which the server sends lines by itself.
+
+        Args:
+            mode: The stream mode.
+            arguments: Its arguments.
+
+        Raises:
+            ProtocolError: The server sent what it should not.
+            InvokeError: The server refused it.
+            ConnectionClosedError: The server closed the connection.
+            OSError: The connection broke.
+        """
+        self.heard = 0
+        await self._send(self._wire.request(mode, arguments))
+        await self._begun(mode)
+
+    async def lines(self, most: int) -> list[str]:
+        """Return the next lines of such a mode, at least one; raises as `begin_lines`."""
+        self.heard = 0
+        return await self._lines(most)
 
     async def close(self) -> None:
         """Close. Idempotent."""

@@ -2,12 +2,14 @@
 
 import ssl
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from hashserv.address import Address, TlsAddress, WebSocketAddress
 from hashserv.equivalence.upstream import Unanswered, Upstream, UpstreamSummary
 from hashserv.model import UNIHASH_DIGITS, Equivalent, MappingKey, Outhash
 from hashserv.transport.tls import client_context
-from hashserv.upstream.connection import Login
+from hashserv.upstream.connection import Login, UpstreamConnection
 from hashserv.upstream.pool import DEFAULT_TIMEOUT, Pool
 from hashserv.upstream.questions import (
     Equivalents,
@@ -17,6 +19,9 @@ from hashserv.upstream.questions import (
     OuthashKey,
     Tasks,
 )
+from hashserv.upstream.snapshot import FollowedSnapshot
+from hashserv.upstream.snapshot_file import SnapshotFile
+from hashserv.wire.framing import DEFAULT_MAX_LINE
 
 
 class RemoteUpstream(Upstream):
@@ -30,9 +35,11 @@ class RemoteUpstream(Upstream):
         username: Who to log in as; empty or `None` for nobody.
         token: That user's token.
         tls: How to do TLS; `None` for what the environment says now.
+        snapshot: The file for a copy of all its mappings, which is made and followed from now on.
 
     Raises:
         AddressError: What the environment says of TLS can't be used.
+        StoreError: The file of the snapshot can't be used.
     """
 
     def __init__(
@@ -45,11 +52,27 @@ class RemoteUpstream(Upstream):
         username: str | None = None,
         token: str | None = None,
         tls: ssl.SSLContext | None = None,
+        snapshot: str | None = None,
     ) -> None:
         if tls is None and _speaks_tls(address):
             tls = client_context()  # once: reading the system's authorities takes long
         login = Login(username, token or "") if username else None
         self._pool = Pool(address, timeout=timeout, own_id=own_id, login=login, tls=tls)
+        self._snapshot: FollowedSnapshot | None = None
+        if snapshot is not None:
+            self._snapshot = FollowedSnapshot(
+                SnapshotFile(snapshot, str(address)),
+                str(address),
+                partial(
+                    UpstreamConnection.open,
+                    address,
+                    own_id=own_id,
+                    login=login,
+                    tls=tls,
+                    most_reply=DEFAULT_MAX_LINE,
+                ),
+                secret=token,
+            )
         self._lookups = self._pool.kind(Lookups(unihash_digits), self._looked_up)
         self._existences = self._pool.kind(Existences(), self._existed)
         self._tasks = self._pool.kind(Tasks(unihash_digits))
@@ -59,6 +82,15 @@ class RemoteUpstream(Upstream):
     @property
     def available(self) -> bool:
         return self._pool.available
+
+    @property
+    def has_copies(self) -> bool:
+        return self._snapshot is not None and self._snapshot.has_mappings
+
+    def copied(self, keys: Sequence[MappingKey]) -> list[str | None]:
+        if self._snapshot is None:
+            return super().copied(keys)
+        return self._snapshot.lookup(keys)
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | Unanswered | None]:
         return await self._pool.ask(self._lookups, keys)
@@ -78,9 +110,14 @@ class RemoteUpstream(Upstream):
         return found
 
     def summary(self) -> UpstreamSummary:
-        return self._pool.summary()
+        summary = self._pool.summary()
+        if self._snapshot is None:
+            return summary
+        return replace(summary, snapshot=self._snapshot.summary())
 
     async def close(self) -> None:
+        if self._snapshot is not None:
+            await self._snapshot.close()
         await self._pool.close()
 
     def _looked_up(self, keys: Sequence[MappingKey], unihashes: Sequence[str | None]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Final
 from msgspec import Meta, Struct, field
 
 from hashserv.model import DB_ADMIN, READ, REPORT, USER_ADMIN
+from hashserv.wire.snapshot import MOST_ID
 
 Permissions = frozenset[str]
 
@@ -83,6 +84,20 @@ class ExistsStream(Command, frozen=True):
     """Change over to questions whether a unihash exists, a line each (PROTOCOL.md §6)."""
 
     name = "exists-stream"
+    permissions = _READING
+
+
+class SnapshotStream(Command, frozen=True):
+    """Change over to being sent all mappings, masked, after those that are there already.
+
+    The last of these has the id `after` and the row's key `key`, in hex; see
+    `hashserv.wire.snapshot`.
+    """
+
+    after: Annotated[int, Meta(ge=0, le=MOST_ID)] = 0
+    key: Annotated[str, Meta(max_length=32)] = ""
+
+    name = "snapshot-stream"
     permissions = _READING
 
 
@@ -294,6 +309,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         GetOuthash,
         GetStream,
         ExistsStream,
+        SnapshotStream,
         Report,
         ReportEquiv,
         GetStats,

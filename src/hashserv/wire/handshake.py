@@ -11,6 +11,9 @@ NEEDS_HEADERS: Final = "needs-headers"
 SERVER_ID: Final = "server-id"
 """The header by which a server recognizes itself as its own upstream."""
 
+EXTENSIONS: Final = "extensions"
+"""The header that names what a server can do beyond the protocol, in words with spaces between."""
+
 _FIRST_VERSION: Final = (1, 0)
 _LAST_VERSION: Final = (1, 1)
 

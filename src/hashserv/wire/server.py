@@ -3,18 +3,19 @@
 The states and what leads from one to the other::
 
     handshake ── empty line ──> messages ── get-stream, exists-stream, gc-mark-stream ──> stream
-                                    ^                                                       |
+                                    ^       snapshot-stream                                 |
                                     └───────────────── END or an empty line ────────────────┘
 
 and from any of them, on what can't be understood, to closed.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from hashserv.errors import InvokeError, ProtocolError
-from hashserv.wire.commands import Command, ExistsStream, GcMarkStream, GetStream
+from hashserv.wire.commands import Command, ExistsStream, GcMarkStream, GetStream, SnapshotStream
 from hashserv.wire.framing import (
     DEFAULT_MAX_LINE,
     DEFAULT_MAX_MESSAGE,
@@ -23,7 +24,13 @@ from hashserv.wire.framing import (
     encode_message,
     is_chunk_start,
 )
-from hashserv.wire.handshake import SERVER_ID, Greeting, Handshake, encode_headers
+from hashserv.wire.handshake import (
+    EXTENSIONS,
+    SERVER_ID,
+    Greeting,
+    Handshake,
+    encode_headers,
+)
 from hashserv.wire.requests import decode_request
 
 STREAM_OK: Final = encode_message("ok")
@@ -79,7 +86,7 @@ class _State(Enum):
     CLOSED = auto()
 
 
-STREAM_MODES: Final = (GetStream, ExistsStream, GcMarkStream)
+STREAM_MODES: Final = (GetStream, ExistsStream, GcMarkStream, SnapshotStream)
 
 
 class ServerWire:
@@ -220,9 +227,22 @@ class ServerWire:
         return Request(command)
 
 
-def encode_server_headers(greeting: Greeting, server_id: str) -> bytes:
-    """Return what the server sends after a greeting: nothing, or its header lines."""
-    return encode_headers({SERVER_ID: server_id}) if greeting.needs_headers else b""
+def encode_server_headers(
+    greeting: Greeting, server_id: str, extensions: Iterable[str] = ()
+) -> bytes:
+    """Return what the server sends after a greeting: nothing, or its header lines.
+
+    Args:
+        greeting: The client's.
+        server_id: Another text each time the server starts.
+        extensions: What the server can do beyond the protocol.
+    """
+    if not greeting.needs_headers:
+        return b""
+    headers = {SERVER_ID: server_id}
+    if words := " ".join(extensions):
+        headers[EXTENSIONS] = words
+    return encode_headers(headers)
 
 
 def encode_error(error: Exception) -> dict[str, dict[str, str]]:
