@@ -318,7 +318,7 @@ class SqliteStore(Store):
         connection = sqlite_file.connect(
             self._path,
             writable=True,
-            busy=sqlite_file.WRITE_BUSY_SECONDS,
+            busy=0,
             page_cache=page_cache,
         )
         # NORMAL may lose the last commits with the power, but never damages the file as OFF may.

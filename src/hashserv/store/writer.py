@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from hashserv.errors import StoreError
 from hashserv.model import Report
 from hashserv.store.checkpoint import Checkpointer, restart_log
-from hashserv.store.sqlite_file import data_version, explain
+from hashserv.store.sqlite_file import begin, data_version, explain
 from hashserv.store.transactions import Committed
 
 GATHER_TURNS: Final = 8
@@ -221,7 +221,7 @@ class Writer:
         if self._checkpointer.overdue:
             self._checkpointer.overdue = False
             restart_log(connection)
-        connection.execute("BEGIN IMMEDIATE")
+        begin(connection)
         try:
             if group[0].work is not None:
                 committed = group[0].work(connection)
