@@ -1,6 +1,6 @@
 """Every setting of a server: its default, its bounds, what it is for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Final
 
@@ -37,6 +37,7 @@ from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
 _LEAST_LINE: Final = 1024
 _MOST_BACKLOG: Final = 65_535
 _LEAST_LOG: Final = 1024 * 1024
+_MOST_WORKERS: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +157,11 @@ class Settings:
     unihash_digits: int = UNIHASH_DIGITS
     """How many hex digits a reported unihash must have, at least; at most it is 64."""
 
+    workers: int = 1
+    """How many processes serve clients, each with its share of the bounds."""
+
     limits: Limits = Limits()
-    """The bounds."""
+    """The bounds, of all workers together."""
 
     def __post_init__(self) -> None:
         _check_anon_perms(self.anon_perms)
@@ -188,6 +192,26 @@ class Settings:
         if limits.max_connections < 1 or not 1 <= limits.backlog <= _MOST_BACKLOG:
             raise SettingsError(f"There must be 1 connection, 1 to {_MOST_BACKLOG} may wait")
 
+        self._check_workers()
+
+    @property
+    def worker(self) -> "Settings":
+        """What each of several workers is told: its share of what is bounded for the server.
+
+        The administrator is not theirs to create.
+        """
+        limits = self.limits
+        shares = replace(
+            limits,
+            max_connections=limits.max_connections // self.workers,
+            failed_logins=limits.failed_logins // self.workers,
+            new_tokens=limits.new_tokens / self.workers,
+            cache_bytes=limits.cache_bytes // self.workers,
+            page_cache_bytes=limits.page_cache_bytes // self.workers,
+            log_bytes=max(_LEAST_LOG, limits.log_bytes // self.workers),
+        )
+        return replace(self, workers=1, admin_username=None, admin_password=None, limits=shares)
+
     @property
     def proxy_networks(self) -> list[Network]:
         """The networks that the trusted proxies are in.
@@ -216,6 +240,15 @@ class Settings:
                 "A certificate is of use only for addresses that begin with wss:// or tls://"
             )
         _ = self.proxy_networks
+
+    def _check_workers(self) -> None:
+        if not 1 <= self.workers <= _MOST_WORKERS:
+            raise SettingsError(f"There can be 1 to {_MOST_WORKERS} workers, not {self.workers}")
+        if self.workers > min(self.limits.max_connections, self.limits.failed_logins):
+            raise SettingsError(
+                "Workers share connections and failed logins: there must be one for each of "
+                f"{self.workers}"
+            )
 
     def _check_upstream(self) -> None:
         if (self.upstream_username is None) != (self.upstream_token is None):
