@@ -22,6 +22,7 @@ from hashserv.server.workers import (
 )
 from tests.certificates import Certificates
 from tests.conftest import StartServer
+from tests.logins import ADMIN, PASSWORD, start_guarded
 from tests.peers import METHOD, Peer, digest
 from tests.servers import START_SECONDS, ServerProcess, wait_for
 from tests.workers import gone, only, peer_of, peers, workers_of
@@ -105,6 +106,45 @@ def test_a_sweep_by_one_empties_the_caches_of_all(workers: ServerProcess) -> Non
         for peer in (one, two):
             assert peer.lookup(digest(1)) == digest(21)
             assert not peer.lookup(digest(2))
+
+
+@pytest.fixture(params=["workers", "servers"])
+def two_admins(
+    request: pytest.FixtureRequest, start_server: StartServer, tmp_path: Path
+) -> Iterator[tuple[Peer, Peer]]:
+    """Connections to two workers, or to two servers on one file."""
+    if request.param == "workers":
+        server = start_guarded(start_server, tmp_path, "--workers", "2")
+        one, two = peers(server)
+    else:
+        server = start_guarded(start_server, tmp_path)
+        other = start_server("--anon-perms", "@none", database=server.database)
+        one, two = Peer(server.address), Peer(other.address)
+    with one, two:
+        for peer in (one, two):
+            assert peer.ask("auth", {"username": ADMIN, "token": PASSWORD})["result"]
+        yield one, two
+
+
+def test_a_change_of_users_counts_for_all(two_admins: tuple[Peer, Peer]) -> None:
+    one, two = two_admins
+    helper = {"username": "helper", "permissions": ["@user-admin", "@read"]}
+    one.ask("new-user", helper)
+    two.ask("become-user", {"username": "helper"})
+    assert len(two.ask("get-all-users")["users"]) == 2
+    one.ask("set-user-perms", {"username": ADMIN, "permissions": ["@read", "@user-admin"]})
+    one.ask("set-user-perms", {"username": "helper", "permissions": ["@report"]})
+    wait_for(lambda: "helper is not allowed" in str(two.ask("get-all-users")))
+    assert two.closed()
+
+
+def test_a_user_that_is_deleted_is_logged_out_of_all(two_admins: tuple[Peer, Peer]) -> None:
+    one, two = two_admins
+    one.ask("new-user", {"username": "helper", "permissions": ["@all"]})
+    two.ask("become-user", {"username": "helper"})
+    one.ask("delete-user", {"username": "helper"})
+    wait_for(lambda: "not allowed" in str(two.ask("get-user", {})))
+    assert two.closed()
 
 
 def test_bounds_are_shared_out() -> None:

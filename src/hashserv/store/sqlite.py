@@ -88,7 +88,9 @@ class SqliteStore(Store):
                     durable=durable, max_log=max_log, page_cache=page_cache
                 )
         self._counter = ThreadPoolExecutor(1, "hashserv-counter")
-        self.users = SqliteUsers(self._all, lambda work: self._writing().run(work))
+        self.users = SqliteUsers(
+            self._all, lambda work: self._writing().run(work), self._data_version
+        )
 
     # Freshness. The writer's connection tells the commits of other processes from our own, but
     # only while it is not in use; meanwhile the reader's tells that there was a commit, not whose.

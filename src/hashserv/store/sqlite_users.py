@@ -22,15 +22,19 @@ class SqliteUsers(UserTable):
     Args:
         read: Runs a statement that reads, in the event loop.
         write: Runs work in a transaction of the writer.
+        version: Returns a number that changes with each commit, or `None` where it can't be had.
     """
 
     def __init__(
         self,
         read: Callable[[str, Dictionary[str, Any]], list[tuple[Any, ...]]],
         write: Callable[[Callable[[sqlite3.Connection], Committed]], Awaitable[Any]],
+        version: Callable[[], int | None],
     ) -> None:
         self._read = read
         self._write = write
+        self._version = version
+        self._seen: int | None = None
 
     async def find(self, username: str) -> StoredUser | None:
         rows = self._read(statements.FIND_USER, {"username": username})
@@ -38,6 +42,10 @@ class SqliteUsers(UserTable):
 
     async def all(self) -> list[StoredUser]:
         return list(map(_user, self._read(statements.ALL_USERS, {})))
+
+    def changed(self) -> bool:
+        before, self._seen = self._seen, self._version()
+        return self._seen is None or self._seen != before
 
     async def add(self, user: StoredUser) -> bool:
         permissions = _SEPARATOR.join(user.permissions)
