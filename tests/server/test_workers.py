@@ -51,9 +51,19 @@ def replaced(server: ServerProcess, dead: int) -> int:
 # One server
 
 
-@pytest.mark.parametrize("bind", [None, "127.0.0.1:0", "ws://127.0.0.1:0"])
-def test_all_serve_one_address(bind: str | None, start_server: StartServer) -> None:
-    server = start_server("--workers", "3", bind=bind)
+@pytest.mark.parametrize(
+    ("bind", "flags"),
+    [
+        (None, []),
+        ("localhost:0", []),
+        ("127.0.0.1:0", ["--reuseport"]),
+        ("ws://127.0.0.1:0", []),
+    ],
+)
+def test_all_serve_one_address(
+    bind: str | None, flags: list[str], start_server: StartServer
+) -> None:
+    server = start_server("--workers", "3", *flags, bind=bind)
     assert len(workers_of(server)) == 3
     with create_client(server.address) as client:
         assert client.ping() == {"alive": True}
@@ -152,11 +162,27 @@ def test_bounds_are_shared_out() -> None:
     whole = Settings(workers=4, limits=limits, admin_username="admin", admin_password="x")
     share = whole.worker
     assert (share.workers, share.admin_username, share.admin_password) == (1, None, None)
-    assert share.limits.max_connections == 2
+    assert share.limits.max_connections == 9, "they are counted together"
     assert share.limits.failed_logins == 1
     assert share.limits.new_tokens == 0.25
     assert share.limits.cache_bytes == 25
     assert share.limits.max_message == limits.max_message
+
+
+def test_connections_are_counted_together(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", "--max-connections", "3")
+    one, two = workers_of(server)
+    kept = [peer_of(server, one) for _ in range(2)] + [peer_of(server, two)]
+    with only(server, two), Peer(server.address) as refused:
+        assert "Too many connections" in refused.refusal(b"")
+    os.kill(one, signal.SIGKILL)
+    replaced(server, one)
+    kept += [peer_of(server, two) for _ in range(2)]
+    with only(server, two), Peer(server.address) as refused:
+        assert "Too many connections" in refused.refusal(b"")
+    for peer in kept:
+        peer.close()
+    assert "there are 3. Raise --max-connections" in server.log_text()
 
 
 # When one dies
@@ -319,8 +345,7 @@ def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
         (["--workers", "-1"], "1 to 64 workers"),
         (["--workers", "65"], "1 to 64 workers"),
         (["--workers", "some"], "invalid int value"),
-        (["--workers", "3", "--failed-logins", "2"], "one for each of 3"),
-        (["--workers", "3", "--max-connections", "2"], "one for each of 3"),
+        (["--workers", "3", "--failed-logins", "2"], "room for one each"),
     ],
 )
 def test_numbers_that_make_no_sense(flags: list[str], says: str) -> None:

@@ -45,11 +45,14 @@ class Counts:
         """How often the statistics were reset."""
         self.parts: list[Numbers] = [[0.0] * _FIELDS]
         """What each worker counts."""
+        self.connections: Numbers = [0.0]
+        """How many connections each worker has."""
         if workers > 1:
-            memory = mmap.mmap(-1, _BYTES * (1 + workers * _FIELDS))
+            memory = mmap.mmap(-1, _BYTES * (1 + workers + workers * _FIELDS))
             numbers = memoryview(memory).cast("d")
-            self.resets, counts = numbers[:1], numbers[1:]
-            self.parts = [counts[at : at + _FIELDS] for at in range(0, len(counts), _FIELDS)]
+            self.resets, self.connections = numbers[:1], numbers[1 : 1 + workers]
+            parts = numbers[1 + workers :]
+            self.parts = [parts[at : at + _FIELDS] for at in range(0, len(parts), _FIELDS)]
 
 
 class Statistics:

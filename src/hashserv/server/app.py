@@ -61,6 +61,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._services: Services | None = None
         self._most_sessions = 0
+        self._connections = self._inheritance.counts.connections  # of each worker
         self._quiet_until = 0.0
 
     @property
@@ -168,11 +169,25 @@ class Server:
         return Session(
             self._services,
             self._settings.limits,
-            opened=self._sessions.add,
-            closed=self._sessions.discard,
+            opened=self._opened,
+            closed=self._closed,
             chunks=chunks,
-            refusal=self._refusal() if len(self._sessions) >= self._most_sessions else None,
+            refusal=self._refusal() if self._full else None,
         )
+
+    def _opened(self, session: Session) -> None:
+        self._sessions.add(session)
+        self._connections[self._inheritance.worker] = len(self._sessions)
+
+    def _closed(self, session: Session) -> None:
+        self._sessions.discard(session)
+        self._connections[self._inheritance.worker] = len(self._sessions)
+
+    @property
+    def _full(self) -> bool:
+        """Whether there are as many connections as there may be, here or in all workers."""
+        most = self._settings.limits.max_connections
+        return len(self._sessions) >= self._most_sessions or sum(self._connections) >= most
 
     def _refusal(self) -> InvokeError:
         """Return what one connection too many is told; log it, but not for each of many."""
@@ -182,7 +197,7 @@ class Server:
             logger.warning(
                 "Refusing connections: there are %d. Raise --max-connections, or the limit of "
                 "open files (ulimit -n), if they are meant to be",
-                len(self._sessions),
+                sum(self._connections),
             )
         return InvokeError("Too many connections: the server has as many as it may, try later")
 

@@ -12,7 +12,7 @@ from hashserv.equivalence.accounts import Accounts
 from hashserv.equivalence.collection import Collection
 from hashserv.equivalence.downstream import DownstreamEquivalences
 from hashserv.equivalence.mapping import Equivalences
-from hashserv.equivalence.statistics import Statistics
+from hashserv.equivalence.statistics import Counts, Statistics
 from hashserv.model import DB_ADMIN, NONE, READ, REPORT
 from hashserv.server.access import Access
 from hashserv.server.handlers import Services
@@ -33,8 +33,11 @@ class Inheritance:
     listeners: Sequence[Listener] = ()
     """Where it listens."""
 
-    statistics: Statistics = field(default_factory=Statistics)
-    """Where it counts."""
+    counts: Counts = field(default_factory=Counts)
+    """Where it counts, together with the others."""
+
+    worker: int = 0
+    """Which of them it is."""
 
     server_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Another one each time a server starts, by which it recognizes itself as its upstream."""
@@ -50,7 +53,7 @@ async def compose(settings: Settings, inheritance: Inheritance) -> Services:
     return Services(
         equivalences=_equivalences(settings, store, inheritance.server_id),
         collection=Collection(store),
-        statistics=inheritance.statistics,
+        statistics=Statistics(inheritance.counts, inheritance.worker),
         store=store,
         accounts=_accounts(settings, store),
         access=Access(frozenset(settings.anon_perms) - {NONE}, settings.read_only),

@@ -198,12 +198,11 @@ class Settings:
     def worker(self) -> "Settings":
         """What each of several workers is told: its share of what is bounded for the server.
 
-        The administrator is not theirs to create.
+        Connections they count together, and the administrator is not theirs to create.
         """
         limits = self.limits
         shares = replace(
             limits,
-            max_connections=limits.max_connections // self.workers,
             failed_logins=limits.failed_logins // self.workers,
             new_tokens=limits.new_tokens / self.workers,
             cache_bytes=limits.cache_bytes // self.workers,
@@ -244,10 +243,9 @@ class Settings:
     def _check_workers(self) -> None:
         if not 1 <= self.workers <= _MOST_WORKERS:
             raise SettingsError(f"There can be 1 to {_MOST_WORKERS} workers, not {self.workers}")
-        if self.workers > min(self.limits.max_connections, self.limits.failed_logins):
+        if self.workers > self.limits.failed_logins:
             raise SettingsError(
-                "Workers share connections and failed logins: there must be one for each of "
-                f"{self.workers}"
+                f"{self.workers} workers share failed logins: there must be room for one each"
             )
 
     def _check_upstream(self) -> None:

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Final
 
-from hashserv.equivalence.statistics import Counts, Statistics
+from hashserv.equivalence.statistics import Counts
 from hashserv.errors import ServerError
 from hashserv.server import app
 from hashserv.server.children import Failure, blocked, drop_handlers, end_with, failure_of
@@ -194,7 +194,8 @@ class Supervisor:
         inheritance = Inheritance(
             # The files of sockets are not theirs to remove.
             [Listener(listener.sockets, listener.address) for listener in self._listeners],
-            Statistics(self._counts, worker.number),
+            self._counts,
+            worker.number,
             self._server_id,
         )
         try:
@@ -225,6 +226,7 @@ class Supervisor:
         how = _ending(process.exitcode)
         if not self._announced:
             raise ServerError(f"A worker {how} before it served clients: see the log")
+        self._counts.connections[worker.number] = 0.0
         pause = worker.died(time.monotonic())
         logger.error("Worker %s %s; another starts in %g s", process.pid, how, pause)
         process.close()
