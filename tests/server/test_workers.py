@@ -330,6 +330,28 @@ def test_a_worker_that_never_serves_fails_the_whole(patch: str, says: str, tmp_p
     assert says in done.stderr
 
 
+def test_a_worker_that_can_not_be_forked_is_tried_again(tmp_path: Path) -> None:
+    """The first fork of a replacement fails; in the second the whole is ended."""
+    patch = """
+        fork = os.fork
+        def no_fork():
+            os.fork = ending_fork
+            raise BlockingIOError(11, "no processes left")
+        def ending_fork():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return fork()
+        workers.FIRST_PAUSE = 0.01
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)"""
+    done = run_patched(
+        textwrap.dedent(patch),
+        *("--database", str(tmp_path / "db")),
+        ready="os.fork = no_fork; os.kill(children()[0].pid, signal.SIGKILL)",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "was ended by SIGKILL" in done.stderr
+    assert "can't be started, trying again in 0.01 s: no processes left" in done.stderr
+
+
 def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "db").write_text("this is no database" * 100)
     done = run_patched("", "--database", str(tmp_path / "db"))

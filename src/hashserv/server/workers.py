@@ -96,13 +96,18 @@ class Worker:
 
     quick_deaths: int = 0
 
-    def died(self, now: float) -> float:
-        """Take note that the process has ended; return how many seconds its place stays empty."""
+    def died(self, now: float, *, least: float = 0.0) -> float:
+        """Take note that the process has ended; return how many seconds its place stays empty.
+
+        Args:
+            now: When.
+            least: How many seconds it stays empty at least.
+        """
         self.process = self.said = None
         self.serving = False
         self.quick_deaths = self.quick_deaths + 1 if now - self.started < QUICK_SECONDS else 0
         doublings = self.quick_deaths - QUICK_DEATHS
-        pause = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE) if doublings >= 0 else 0.0
+        pause = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE) if doublings >= 0 else least
         self.due = now + pause
         return pause
 
@@ -171,14 +176,23 @@ class Supervisor:
         return True
 
     def _start(self, worker: Worker, signals: socket.socket) -> None:
-        reader, writer = self._context.Pipe(duplex=False)
-        worker.process = self._context.Process(
-            target=self._serve, args=(worker, writer, signals), name=f"hashserv-{worker.number}"
-        )
         worker.started = time.monotonic()
-        worker.said = reader
-        with writer, blocked(self._handled):  # until the child has put aside our handlers
-            worker.process.start()
+        try:
+            worker.said, writer = self._context.Pipe(duplex=False)
+            process = self._context.Process(
+                target=self._serve, args=(worker, writer, signals), name=f"hashserv-{worker.number}"
+            )
+            with writer, blocked(self._handled):  # until the child has put aside our handlers
+                process.start()
+        except OSError as error:  # the system has no memory, processes or files left
+            if not self._announced:
+                raise ServerError(f"A worker can't be started: {error.strerror}") from error
+            pause = worker.died(worker.started, least=FIRST_PAUSE)
+            logger.error(  # noqa: TRY400 - it says what is wrong
+                "A worker can't be started, trying again in %g s: %s", pause, error.strerror
+            )
+        else:
+            worker.process = process
 
     def _serve(self, worker: Worker, writer: Connection, signals: socket.socket) -> None:
         """Be a worker."""
@@ -261,6 +275,8 @@ class Supervisor:
         with reader, writer:
             writer.setblocking(False)  # noqa: FBT003
             before = {number: signal.signal(number, lambda *_: None) for number in self._handled}
+            # Who started us may have ignored it: then the system would keep no exit codes.
+            before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             try:
                 yield reader
