@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from hashserv.equivalence import accounts as accounts_module
 from hashserv.equivalence import tokens
 from hashserv.equivalence.accounts import FAILURE_SECONDS, Accounts
-from hashserv.errors import InvokeError
+from hashserv.errors import InvokeError, StoreError
 from hashserv.model import StoredUser, User
 from hashserv.store.sqlite import SqliteStore
+from hashserv.store.users import TransactionalUsers
 
 ALL_FIVE = ["@all", "@db-admin", "@read", "@report", "@user-admin"]
 ONE_ROUND = (
@@ -190,11 +192,126 @@ def test_changes_count_at_once_for_connections_that_last(tmp_path: Path) -> None
     run(tmp_path, scenario)
 
 
+async def happens(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+def test_changes_through_another_server_count_soon(tmp_path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        accounts = Accounts(store.users)
+        store_there = SqliteStore(str(tmp_path / "hashserv.db"), durable=False)
+        there = Accounts(store_there.users)
+        _, token = await there.create("anna", ["@read"])
+        _, other = await there.create("bert", ["@read"])
+        anna, _ = await accounts.log_in("anna", token, peer="p")
+        bert, _ = await accounts.log_in("bert", other, peer="p")
+        await there.set_permissions("anna", ["@db-admin"])
+        await happens(lambda: anna.permissions == {"@db-admin"})
+        await there.refresh_token("anna")
+        await there.set_permissions("bert", [])
+        await happens(lambda: not bert.permissions)
+        assert anna.permissions == {"@db-admin"}, "with another token it goes on"
+        await there.delete("anna")
+        await happens(lambda: anna.deleted)
+        assert anna.permissions == frozenset()
+        await there.create("anna", ["@all"])
+        assert (await accounts.become("anna")) is not anna
+        assert not bert.deleted
+        await there.close()
+        await store_there.close()
+        await accounts.close()
+
+    run(tmp_path, scenario)
+
+
+class Watched(TransactionalUsers):
+    """A table that counts who asks what, and may fail."""
+
+    asked = 0
+    read = 0
+    fails = False
+
+    def changed(self) -> bool:
+        self.asked += 1
+        return super().changed()
+
+    async def all(self) -> list[StoredUser]:
+        self.read += 1
+        if self.fails:
+            raise StoreError("it can't be read")
+        return await super().all()
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts_module, "REFRESH_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_users_are_read_again_only_when_something_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        users = store.users
+        users.__class__ = Watched
+        assert isinstance(users, Watched)
+        accounts = Accounts(users)
+        _, token = await accounts.create("anna", ["@read"])
+        assert users.asked == 0, "nobody is logged in"
+        anna, _ = await accounts.log_in("anna", token, peer="p")
+        await happens(lambda: users.asked > 10)
+        assert users.read == 1
+        users.fails = True
+        await store.users.set_permissions("anna", [])
+        await happens(lambda: users.read > 10)
+        assert anna.permissions == {"@read"}
+        users.fails = False
+        await happens(lambda: not anna.permissions)
+        assert caplog.text.count("Changes of users can't be read, trying again") == 1
+        await accounts.close()
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_what_was_read_before_a_change_does_not_undo_it(tmp_path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        reading, go_on = asyncio.Event(), asyncio.Event()
+
+        class Slow(TransactionalUsers):
+            """A table in a database that is far away."""
+
+            async def all(self) -> list[StoredUser]:
+                found = await super().all()
+                reading.set()
+                await go_on.wait()
+                return found
+
+        store.users.__class__ = Slow
+        accounts = Accounts(store.users)
+        _, token = await accounts.create("anna", ["@read"])
+        anna, _ = await accounts.log_in("anna", token, peer="p")
+        await reading.wait()
+        await accounts.set_permissions("anna", ["@all"])
+        go_on.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+            assert anna.permissions == {"@all"}
+        await accounts.close()
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.parametrize("change", ["permissions", "delete", "token"])
 def test_a_login_under_way_undoes_no_change(change: str, tmp_path: Path) -> None:
     async def scenario(store: SqliteStore) -> None:
         accounts = Accounts(store.users)
         await accounts.ensure_administrator("root", "secret")
+        other = tokens.stored_form("other")  # now: it takes as long as the hash of the login
         logging_in = asyncio.ensure_future(accounts.log_in("root", "secret", peer="p"))
         await asyncio.sleep(0)  # it has begun, and waits for its hash
         match change:
@@ -206,7 +323,7 @@ def test_a_login_under_way_undoes_no_change(change: str, tmp_path: Path) -> None
                 await accounts.delete("root")
                 assert "Unable" in await refused(logging_in)
             case _:
-                await store.users.set_token("root", tokens.stored_form("other"))
+                await store.users.set_token("root", other)
                 assert "Unable" in await refused(logging_in)
         await accounts.close()
 

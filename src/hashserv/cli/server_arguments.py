@@ -98,6 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         help="let other servers listen on the same TCP port (SO_REUSEPORT)",
     )
     parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=int,
+        default=default("WORKERS", str(Settings.workers)),
+        help="processes that serve clients (%(default)s; environment: HASHSERVER_WORKERS)",
+    )
+    parser.add_argument(
         "--no-sync",
         action="store_true",
         help="faster, but a loss of power may undo what was acknowledged (a crash never does)",
@@ -291,6 +298,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         trusted_proxies=tuple(arguments.trusted_proxy),
         compression=arguments.compression,
         reuseport=arguments.reuseport,
+        workers=arguments.workers,
         unihash_digits=arguments.unihash_digits,
         limits=Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)}),
     )

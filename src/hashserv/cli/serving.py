@@ -7,7 +7,7 @@ from collections.abc import Callable
 from logging.handlers import WatchedFileHandler
 
 from hashserv.cli.server_arguments import settings_of
-from hashserv.errors import AddressError, HashservError, SettingsError
+from hashserv.errors import AddressError, HashservError, ServerError, SettingsError
 
 
 def _set_up_logs(arguments: argparse.Namespace) -> None:
@@ -16,8 +16,9 @@ def _set_up_logs(arguments: argparse.Namespace) -> None:
     Raises:
         SettingsError: The audit's file can't be written.
     """
+    who = " [%(process)d]" if arguments.workers > 1 else ""
     logging.basicConfig(
-        level=arguments.log, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+        level=arguments.log, format=f"%(asctime)s{who} %(levelname)s %(message)s", stream=sys.stderr
     )
     audit: logging.Handler = logging.StreamHandler()
     if arguments.audit_log is not None:
@@ -54,8 +55,13 @@ def run(
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     try:
-        app.run(settings, ready)
-    except HashservError as error:
+        if settings.workers > 1:
+            from hashserv.server import workers  # late: a server on its own needs none of it
+
+            workers.run(settings, ready)
+        else:
+            app.run(settings, ready)
+    except (HashservError, ServerError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,6 +1,7 @@
 """Users: who they are, what they may do, how they log in (PROTOCOL.md §5, §7)."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,12 +15,18 @@ from hashserv.equivalence.login_limits import (
     Failures,
     TokenTurns,
 )
-from hashserv.errors import InvokeError
+from hashserv.errors import InvokeError, StoreError
 from hashserv.model import ALL, ALL_PERMISSIONS, NONE, StoredUser, User
 from hashserv.store.base import UserTable
 
+logger = logging.getLogger("hashserv.server")
+
 FAILURE_SECONDS: Final = 1.0
 """How long every failed login takes, whatever is wrong with it."""
+
+REFRESH_SECONDS: Final = 0.25
+"""How often the users that are logged in are read again, at most, while the database changes: each
+report that another server stores may have been a change of users."""
 
 _MOST_WAITING: Final = 64
 """Logins with a password that may wait for each other: some two seconds' worth."""
@@ -32,7 +39,8 @@ _Result = TypeVar("_Result")
 class Account:
     """A user that is logged in; every connection of that user has the same object.
 
-    What it may do changes while its connections last: an administrator's change counts at once.
+    What it may do changes while its connections last: an administrator's change counts at once,
+    one through another server within `REFRESH_SECONDS`.
     """
 
     __slots__ = ("__weakref__", "deleted", "permissions", "username")
@@ -71,9 +79,14 @@ class Accounts:
         self._passwords = ThreadPoolExecutor(1, "hashserv-passwords")
         self._password = asyncio.Lock()
         self._waiting = 0
+        self._changes = 0
+        self._following: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """Wait for what is being verified. Idempotent."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
         await self._loop.run_in_executor(None, self._passwords.shutdown)
 
     # Logging in.
@@ -190,7 +203,7 @@ class Accounts:
         """
         granted = checked_permissions(permissions)
         _check_found(username, found=await self._users.set_permissions(username, granted))
-        self._set_live(username, granted)
+        self._take_over(username, granted)
         return _shown(username, granted)
 
     async def refresh_token(self, username: str) -> str:
@@ -212,10 +225,7 @@ class Accounts:
             InvokeError: There is no such user.
         """
         _check_found(username, found=await self._users.remove(username))
-        self._set_live(username, [])
-        account = self._accounts.pop(username, None)
-        if account is not None:
-            account.deleted = True
+        self._take_over(username, None)
 
     async def ensure_administrator(self, username: str, password: str) -> None:
         """Give a user all permissions and this password, creating it if need be."""
@@ -231,18 +241,53 @@ class Accounts:
             await self._upgrade(stored, password)
         await self._users.set_permissions(username, [ALL])
 
+    # Connections that last.
+
     def _account(self, stored: StoredUser) -> Account:
-        permissions = frozenset(stored.permissions)
         account = self._accounts.get(stored.username)
         if account is None:
-            account = self._accounts[stored.username] = Account(stored.username, permissions)
-        account.permissions = permissions  # another server may have changed them
+            account = self._accounts[stored.username] = Account(stored.username, frozenset())
+        self._take_over(stored.username, stored.permissions)
+        if self._following is None or self._following.done():
+            self._following = self._loop.create_task(self._follow())
         return account
 
-    def _set_live(self, username: str, permissions: list[str]) -> None:
+    def _take_over(self, username: str, permissions: list[str] | None) -> None:
+        """Have what a user may do count for its connections; `None` where the user is gone."""
+        self._changes += 1
         account = self._accounts.get(username)
-        if account is not None:
-            account.permissions = frozenset(permissions)
+        if account is None:
+            return
+        account.permissions = frozenset(permissions or [])
+        if permissions is None:
+            account.deleted = True
+            del self._accounts[username]
+
+    async def _follow(self) -> None:
+        """Take over what other servers change, as long as anybody is logged in."""
+        due = failed = False
+        while self._accounts:
+            await asyncio.sleep(REFRESH_SECONDS)
+            due = self._users.changed() or due
+            if not due:
+                continue
+            try:
+                due = not await self._read_again()
+                failed = False
+            except StoreError as error:
+                if not failed:
+                    logger.warning("Changes of users can't be read, trying again: %s", error)
+                failed = True
+
+    async def _read_again(self) -> bool:
+        """Read all users that are logged in; `False` where others were changed meanwhile."""
+        changes = self._changes
+        permissions = {user.username: user.permissions for user in await self._users.all()}
+        if changes != self._changes:  # what was read may be older than that
+            return False
+        for username in list(self._accounts):
+            self._take_over(username, permissions.get(username))
+        return True
 
     def _in_thread(self, work: Callable[[], _Result]) -> Awaitable[_Result]:
         return self._loop.run_in_executor(self._passwords, work)

@@ -5,31 +5,24 @@ import contextlib
 import logging
 import resource
 import signal
-import socket
-import uuid
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Final
 
-from hashserv.address import WebSocketAddress, parse_address
-from hashserv.equivalence.accounts import Accounts
-from hashserv.equivalence.collection import Collection
-from hashserv.equivalence.downstream import DownstreamEquivalences
-from hashserv.equivalence.mapping import Equivalences
-from hashserv.equivalence.statistics import Statistics
+from hashserv.address import WebSocketAddress
 from hashserv.errors import InvokeError, SettingsError
-from hashserv.model import DB_ADMIN, NONE, READ, REPORT
-from hashserv.server.access import Access
+from hashserv.server.composition import (
+    Inheritance,
+    certificate,
+    compose,
+    ensure_administrator,
+    listen_on,
+    warn_of_strangers,
+)
 from hashserv.server.handlers import Services
 from hashserv.server.session import Session
 from hashserv.server.settings import Settings, over_tls
-from hashserv.server.snapshot_feed import SnapshotFeeds
-from hashserv.store.base import Store
-from hashserv.store.opening import Options, open_store
-from hashserv.transport.listen import Listener, listen
-from hashserv.transport.tls import ServerTls
+from hashserv.transport.listen import Listener
 from hashserv.transport.tls_listening import TlsListening
-from hashserv.upstream.remote import RemoteUpstream
 
 logger = logging.getLogger("hashserv.server")
 
@@ -53,19 +46,22 @@ class Server:
 
     Args:
         settings: What it is told.
+        inheritance: What it has in common with others, if it is one of several workers.
 
     Raises:
         SettingsError: The certificate can't be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, inheritance: Inheritance | None = None) -> None:
         self._settings = settings
-        self._tls = _tls(settings)
+        self._inheritance = inheritance or Inheritance()
+        self._tls = certificate(settings)
         self._sessions: set[Session] = set()
         self._serving: list[asyncio.Server | TlsListening] = []
         self._listeners: list[Listener] = []
         self._services: Services | None = None
         self._most_sessions = 0
+        self._connections = self._inheritance.counts.connections  # of each worker
         self._quiet_until = 0.0
 
     @property
@@ -85,26 +81,19 @@ class Server:
         settings = self._settings
         try:
             # Addresses first: a second server by mistake must not touch the first one's database.
-            for text in settings.bind:
-                self._listeners.append(
-                    listen(
-                        parse_address(text),
-                        backlog=settings.limits.backlog,
-                        reuseport=settings.reuseport,
-                    )
-                )
-            self._services = await _services(settings)
-            if settings.admin_username is not None and settings.admin_password is not None:
-                await self._services.accounts.ensure_administrator(
-                    settings.admin_username, settings.admin_password
-                )
+            self._listeners.extend(self._inheritance.listeners)
+            if not self._listeners:
+                for text in settings.bind:
+                    self._listeners.append(listen_on(text, settings))
+                warn_of_strangers(settings, self._listeners)
+            self._services = await compose(settings, self._inheritance)
+            await ensure_administrator(settings, self._services.accounts)
             self._most_sessions = min(settings.limits.max_connections, _allow_files())
             for listener in self._listeners:
                 await self._serve(listener)
         except BaseException:
             await self.stop()
             raise
-        self._warn_of_strangers()
 
     async def stop(self) -> None:
         """Stop accepting, answer what was received, close the database. Idempotent."""
@@ -180,11 +169,25 @@ class Server:
         return Session(
             self._services,
             self._settings.limits,
-            opened=self._sessions.add,
-            closed=self._sessions.discard,
+            opened=self._opened,
+            closed=self._closed,
             chunks=chunks,
-            refusal=self._refusal() if len(self._sessions) >= self._most_sessions else None,
+            refusal=self._refusal() if self._full else None,
         )
+
+    def _opened(self, session: Session) -> None:
+        self._sessions.add(session)
+        self._connections[self._inheritance.worker] = len(self._sessions)
+
+    def _closed(self, session: Session) -> None:
+        self._sessions.discard(session)
+        self._connections[self._inheritance.worker] = len(self._sessions)
+
+    @property
+    def _full(self) -> bool:
+        """Whether there are as many connections as there may be, here or in all workers."""
+        most = self._settings.limits.max_connections
+        return len(self._sessions) >= self._most_sessions or sum(self._connections) >= most
 
     def _refusal(self) -> InvokeError:
         """Return what one connection too many is told; log it, but not for each of many."""
@@ -194,29 +197,20 @@ class Server:
             logger.warning(
                 "Refusing connections: there are %d. Raise --max-connections, or the limit of "
                 "open files (ulimit -n), if they are meant to be",
-                len(self._sessions),
+                sum(self._connections),
             )
         return InvokeError("Too many connections: the server has as many as it may, try later")
 
-    def _warn_of_strangers(self) -> None:
-        """Say loudly where anybody on a network could remove what builds need."""
-        if self._settings.read_only or DB_ADMIN not in self._settings.anon_perms:
-            return
-        for listener in self._listeners:
-            if any(_is_reachable(listening) for listening in listener.sockets):
-                logger.warning(
-                    "Whoever reaches %s may remove all mappings: clients without a login have %s. "
-                    "Unless that is meant to be, start with --anon-perms %s,%s",
-                    *(listener.address, DB_ADMIN, READ, REPORT),
-                )
 
-
-async def serve(settings: Settings, ready: Ready = lambda _: None) -> None:
+async def serve(
+    settings: Settings, ready: Ready = lambda _: None, inheritance: Inheritance | None = None
+) -> None:
     """Run a server until a signal ends it; SIGHUP has it read its certificate again.
 
     Args:
         settings: What it is told.
         ready: Called with the real addresses once clients are served.
+        inheritance: What it has in common with others, if it is one of several workers.
 
     Raises:
         SettingsError: The certificate can't be used.
@@ -225,7 +219,7 @@ async def serve(settings: Settings, ready: Ready = lambda _: None) -> None:
     """
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    server = Server(settings)
+    server = Server(settings, inheritance)
     await server.start()  # which a signal just ends, also while it carries an old database over
     for number in SIGNALS:
         loop.add_signal_handler(number, ended.set)
@@ -240,7 +234,9 @@ async def serve(settings: Settings, ready: Ready = lambda _: None) -> None:
         await server.stop()
 
 
-def run(settings: Settings, ready: Ready = lambda _: None) -> None:
+def run(
+    settings: Settings, ready: Ready = lambda _: None, inheritance: Inheritance | None = None
+) -> None:
     """Run `serve` in an event loop of its own: uvloop's where it is installed."""
     loop_factory = asyncio.new_event_loop
     with contextlib.suppress(ImportError):  # not on every platform
@@ -248,76 +244,7 @@ def run(settings: Settings, ready: Ready = lambda _: None) -> None:
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(serve(settings, ready))
-
-
-async def _services(settings: Settings) -> Services:
-    store = await open_store(
-        settings.database,
-        Options(
-            durable=settings.durable,
-            writable=not settings.read_only,
-            username=settings.db_username,
-            password=settings.db_password,
-            connections=settings.database_pool,
-            patience=settings.database_timeout,
-            max_log=settings.limits.log_bytes,
-            page_cache=settings.limits.page_cache_bytes,
-        ),
-    )
-    server_id = uuid.uuid4().hex
-    return Services(
-        equivalences=_equivalences(settings, store, server_id),
-        collection=Collection(store),
-        statistics=Statistics(),
-        store=store,
-        accounts=Accounts(
-            store.users,
-            writable=not settings.read_only,
-            failed_logins=settings.limits.failed_logins,
-            new_tokens=settings.limits.new_tokens,
-        ),
-        access=Access(frozenset(settings.anon_perms) - {NONE}, settings.read_only),
-        snapshots=SnapshotFeeds(store, settings.limits.max_snapshots),
-        server_id=server_id,
-    )
-
-
-def _equivalences(settings: Settings, store: Store, server_id: str) -> Equivalences:
-    limits = settings.limits
-    if settings.upstream is None:
-        return Equivalences(
-            store, cache_bytes=limits.cache_bytes, unihash_digits=settings.unihash_digits
-        )
-    upstream = RemoteUpstream(
-        parse_address(settings.upstream),
-        timeout=settings.upstream_timeout,
-        own_id=server_id,
-        unihash_digits=settings.unihash_digits,
-        username=settings.upstream_username,
-        token=settings.upstream_token,
-        snapshot=settings.upstream_snapshot,
-    )
-    return DownstreamEquivalences(
-        store,
-        upstream,
-        cache_bytes=limits.cache_bytes,
-        unihash_digits=settings.unihash_digits,
-        negative_ttl=settings.upstream_negative_ttl,
-    )
-
-
-def _tls(settings: Settings) -> ServerTls | None:
-    if settings.tls_certificate is None:
-        return None
-    return ServerTls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-
-
-def _is_reachable(listening: socket.socket) -> bool:
-    """Tell whether clients of other machines may connect to a socket."""
-    if listening.family == socket.AF_UNIX:
-        return False
-    return not ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
+        runner.run(serve(settings, ready, inheritance))
 
 
 def _allow_files() -> int:

@@ -4,18 +4,24 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
-import pickle
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Collection, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any, Final, NamedTuple
 
-from hashserv.errors import HashservError, ServerError
+from hashserv.errors import ServerError
 from hashserv.server import app
+from hashserv.server.children import (
+    Failure,
+    blocked,
+    drop_handlers,
+    end_with,
+    failure_of,
+    handled_signals,
+)
 from hashserv.server.settings import Settings
 
 _LOOK_SECONDS: Final = 0.5
@@ -84,7 +90,7 @@ class HashServer:
             Exception: What `prefunc` raised.
         """
         context = multiprocessing.get_context("fork")
-        signals = _handled_signals()
+        signals = handled_signals()
         reader, writer = context.Pipe(duplex=False)
         process = context.Process(
             target=self._run,
@@ -94,7 +100,7 @@ class HashServer:
         )
         try:
             # Until the child has put aside the handlers of this process, signals have to wait.
-            with _starting, _blocked(signals):
+            with _starting, blocked(signals):
                 process.start()
             writer.close()
             address = _answer(process, reader)
@@ -123,14 +129,13 @@ class HashServer:
         """Be the child."""
         _starting.release()  # here it is a copy, held by nobody
         reader.close()
-        signal.set_wakeup_fd(-1)  # else an event loop of the parent would hear of our signals
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        drop_handlers(signals)
 
         def ready(addresses: list[str]) -> None:
             self._serves(addresses)
-            _end_with_parent()
+            parent = multiprocessing.parent_process()
+            if parent is not None:
+                end_with(parent.sentinel)
             writer.send(_Serving(self.address))
             writer.close()
 
@@ -144,7 +149,7 @@ class HashServer:
             if writer.closed:  # it had been serving: nobody waits for this any more
                 raise
             with contextlib.suppress(BrokenPipeError):  # the parent is gone
-                writer.send(_failure(error))
+                writer.send(failure_of(error))
             sys.exit(1)
 
     def _serves(self, addresses: list[str]) -> None:
@@ -157,23 +162,6 @@ class _Serving(NamedTuple):
     address: str
 
 
-class _Failure(NamedTuple):
-    """What a child says that can't: its exception, where it can be pickled, and in words."""
-
-    pickled: bytes
-    words: str
-
-
-def _failure(error: Exception) -> _Failure:
-    if not isinstance(error, HashservError):  # whose messages say it all
-        error.add_note("".join(traceback.format_exception(error)).rstrip())
-    try:
-        pickled = pickle.dumps(error)
-    except Exception:  # noqa: BLE001 - whatever its classes do then
-        pickled = b""
-    return _Failure(pickled, "".join(traceback.format_exception_only(error)).rstrip())
-
-
 def _answer(process: ForkProcess, reader: Connection) -> str:
     """Wait until a child serves, and return its address.
 
@@ -183,60 +171,18 @@ def _answer(process: ForkProcess, reader: Connection) -> str:
     """
     while not wait([reader, process.sentinel], _LOOK_SECONDS) and process.is_alive():
         pass
-    said: _Serving | _Failure | None = None
+    said: _Serving | Failure | None = None
     with contextlib.suppress(EOFError):
         said = reader.recv() if reader.poll() else None
     match said:
         case _Serving(address):
             return address
-        case _Failure(pickled, words):
-            raise _unpickled(pickled) or ServerError(words)
+        case Failure() as failure:
+            raise failure.error
     process.join()
     raise ServerError(
         f"The server process ended before it served clients, with exit code {process.exitcode}"
     )
-
-
-def _unpickled(pickled: bytes) -> Exception | None:
-    try:
-        error = pickle.loads(pickled)  # noqa: S301 - our own child's
-    except Exception:  # noqa: BLE001 - the exception's class may raise anything
-        return None
-    return error if isinstance(error, Exception) else None
-
-
-def _end_with_parent() -> None:
-    """End as at SIGTERM when the parent process is gone, and every copy that it forked of itself.
-
-    To be called in the running event loop.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    loop, gone = asyncio.get_running_loop(), parent.sentinel
-
-    def end() -> None:
-        loop.remove_reader(gone)
-        signal.raise_signal(signal.SIGTERM)
-
-    loop.add_reader(gone, end)
-
-
-def _handled_signals() -> frozenset[int]:
-    """Return what ends a server, and the signals that code of this process would run for."""
-    return frozenset(app.SIGNALS).union(
-        number for number in signal.valid_signals() if callable(signal.getsignal(number))
-    )
-
-
-@contextlib.contextmanager
-def _blocked(signals: Collection[int]) -> Iterator[None]:
-    """Let signals of this thread wait for the end of the context."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Every setting of a server: its default, its bounds, what it is for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Final
 
@@ -38,6 +38,7 @@ from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
 _LEAST_LINE: Final = 1024
 _MOST_BACKLOG: Final = 65_535
 _LEAST_LOG: Final = 1024 * 1024
+_MOST_WORKERS: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +176,11 @@ class Settings:
     unihash_digits: int = UNIHASH_DIGITS
     """How many hex digits a reported unihash must have, at least; at most it is 64."""
 
+    workers: int = 1
+    """How many processes serve clients, each with its share of the bounds."""
+
     limits: Limits = Limits()
-    """The bounds."""
+    """The bounds, of all workers together."""
 
     def __post_init__(self) -> None:
         _check_anon_perms(self.anon_perms)
@@ -209,6 +213,25 @@ class Settings:
             raise SettingsError("There can't be less than no snapshots")
         if limits.max_connections < 1 or not 1 <= limits.backlog <= _MOST_BACKLOG:
             raise SettingsError(f"There must be 1 connection, 1 to {_MOST_BACKLOG} may wait")
+
+        self._check_workers()
+
+    @property
+    def worker(self) -> "Settings":
+        """What each of several workers is told: its share of what is bounded for the server.
+
+        Connections they count together, and the administrator is not theirs to create.
+        """
+        limits = self.limits
+        shares = replace(
+            limits,
+            failed_logins=limits.failed_logins // self.workers,
+            new_tokens=limits.new_tokens / self.workers,
+            cache_bytes=limits.cache_bytes // self.workers,
+            page_cache_bytes=limits.page_cache_bytes // self.workers,
+            log_bytes=max(_LEAST_LOG, limits.log_bytes // self.workers),
+        )
+        return replace(self, workers=1, admin_username=None, admin_password=None, limits=shares)
 
     @property
     def proxy_networks(self) -> list[Network]:
@@ -244,6 +267,18 @@ class Settings:
             raise SettingsError(
                 f"A database needs {LEAST_CONNECTIONS} connections or more, and its time-out can't "
                 "be negative"
+            )
+
+    def _check_workers(self) -> None:
+        if not 1 <= self.workers <= _MOST_WORKERS:
+            raise SettingsError(f"There can be 1 to {_MOST_WORKERS} workers, not {self.workers}")
+        if self.workers > 1 and self.upstream_snapshot is not None:
+            raise SettingsError(
+                "--upstream-snapshot is for one process: leave --workers out"
+            )
+        if self.workers > self.limits.failed_logins:
+            raise SettingsError(
+                f"{self.workers} workers share failed logins: there must be room for one each"
             )
 
     def _check_upstream(self) -> None:

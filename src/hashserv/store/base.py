@@ -63,6 +63,13 @@ class UserTable(ABC):
     async def all(self) -> list[StoredUser]:
         """Return all users, the oldest first."""
 
+    def changed(self) -> bool:
+        """Tell whether users may have changed, by whomever, since this was asked before. Cheap.
+
+        An engine that can't tell says so each time.
+        """
+        return True
+
     @abstractmethod
     async def add(self, user: StoredUser) -> bool:
         """Add a user; `False` where the name is taken."""

@@ -121,14 +121,9 @@ class Checkpointer:
 def restart_log(connection: sqlite3.Connection) -> None:
     """Copy what is left of the log and start it anew, for the writer, between transactions.
 
-    It does not wait for those who read: then another time will do.
+    The writer's connection does not wait for those who read: then another time will do.
     """
-    (busy_timeout,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        _checkpoint(connection, "RESTART")
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {busy_timeout}")
+    _checkpoint(connection, "RESTART")
 
 
 def _checkpoint(connection: sqlite3.Connection, mode: str) -> tuple[int, int, int] | None:

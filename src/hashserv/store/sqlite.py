@@ -89,7 +89,7 @@ class SqliteStore(TransactionalStore):
                     durable=durable, max_log=max_log, page_cache=page_cache
                 )
         self._counter = ThreadPoolExecutor(1, "hashserv-counter")
-        self.users = TransactionalUsers(self._read, self.transact)
+        self.users = TransactionalUsers(self._read, self.transact, self._data_version)
 
     # Freshness. The writer's connection tells the commits of other processes from our own, but
     # only while it is not in use; meanwhile the reader's tells that there was a commit, not whose.
@@ -237,7 +237,7 @@ class SqliteStore(TransactionalStore):
         connection = sqlite_file.connect(
             self._path,
             writable=True,
-            busy=sqlite_file.WRITE_BUSY_SECONDS,
+            busy=0,
             page_cache=page_cache,
         )
         # NORMAL may lose the last commits with the power, but never damages the file as OFF may.

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -21,6 +22,9 @@ BUSY_SECONDS: Final = 5.0
 
 WRITE_BUSY_SECONDS: Final = 20.0
 """How long reports wait for another process: clients wait for 30 s, and an error stops a build."""
+
+WRITE_BUSY_PAUSE: Final = 0.001
+"""How long they wait until they try again: short beside a transaction, long beside a try."""
 
 READ_BUSY_SECONDS: Final = 1.0
 """How long a reader in the event loop waits; in WAL mode it only ever does while another process
@@ -58,6 +62,27 @@ def connect(
     # Else each INSERT of many rows keeps what it would undo in a temporary file.
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin a transaction that writes, on a connection that was told to wait for no lock.
+
+    SQLite itself waits in steps of up to 100 ms, and so hardly ever gets a lock that another
+    busy server holds most of the time.
+
+    Raises:
+        sqlite3.Error: Another process kept the file locked all the while.
+    """
+    end = time.monotonic() + WRITE_BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        else:
+            return
+        time.sleep(WRITE_BUSY_PAUSE)
 
 
 def data_version(connection: sqlite3.Connection) -> int | None:

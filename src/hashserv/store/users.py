@@ -22,15 +22,19 @@ class TransactionalUsers(UserTable):
     Args:
         read: Runs a statement that reads.
         transact: Runs work in a transaction.
+        version: Returns a number that changes when users may have, or `None` where it can't be had.
     """
 
     def __init__(
         self,
         read: Callable[[str, Dictionary[str, Any]], Awaitable[Rows]],
         transact: Callable[[Work], Awaitable[Any]],
+        version: Callable[[], int | None],
     ) -> None:
         self._read = read
         self._transact = transact
+        self._version = version
+        self._seen: int | None = None
 
     async def find(self, username: str) -> StoredUser | None:
         rows = await self._read(statements.FIND_USER, {"username": username})
@@ -38,6 +42,10 @@ class TransactionalUsers(UserTable):
 
     async def all(self) -> list[StoredUser]:
         return list(map(_user, await self._read(statements.ALL_USERS, {})))
+
+    def changed(self) -> bool:
+        before, self._seen = self._seen, self._version()
+        return self._seen is None or self._seen != before
 
     async def add(self, user: StoredUser) -> bool:
         permissions = _SEPARATOR.join(user.permissions)

@@ -11,7 +11,7 @@ from typing import Protocol
 from hashserv.model import Report
 from hashserv.store.checkpoint import Checkpointer, restart_log
 from hashserv.store.group_commit import Group, GroupCommit
-from hashserv.store.sqlite_file import data_version, explain
+from hashserv.store.sqlite_file import begin, data_version, explain
 from hashserv.store.transactions import Committed, Transaction
 
 
@@ -109,7 +109,7 @@ class Writer(GroupCommit):
         if self._checkpointer.overdue:
             self._checkpointer.overdue = False
             restart_log(connection)
-        connection.execute("BEGIN IMMEDIATE")
+        begin(connection)
         try:
             if group[0].work is not None:
                 committed = group[0].work(self._transaction)

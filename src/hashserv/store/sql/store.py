@@ -75,7 +75,7 @@ class SqlStore(TransactionalStore):
         self._removals = self._user_changes = 0
         self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self.users = TransactionalUsers(self._read, self.transact)
+        self.users = TransactionalUsers(self._read, self.transact, lambda: self._user_changes)
 
     @classmethod
     async def open(
