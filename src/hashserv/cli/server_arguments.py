@@ -192,6 +192,13 @@ def add_database_login(
 def _add_database(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     group = add_database_login(parser, environment)
     group.add_argument(
+        "--database-replica",
+        metavar="URL",
+        default=environment.get(_ENVIRONMENT + "DB_REPLICA"),
+        help="a read replica of it, which is asked for mappings first "
+        "(environment: HASHSERVER_DB_REPLICA)",
+    )
+    group.add_argument(
         "--database-pool",
         metavar="N",
         type=int,
@@ -279,6 +286,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         bind=tuple(arguments.bind or [arguments.default_bind]),
         database=database_file(arguments.database),
         **_database_login(arguments),
+        database_replica=arguments.database_replica,
         database_pool=arguments.database_pool,
         database_timeout=arguments.database_timeout,
         durable=not arguments.no_sync,

@@ -133,6 +133,7 @@ async def _store(settings: Settings) -> Store:
             writable=not settings.read_only,
             username=settings.db_username,
             password=settings.db_password,
+            replica=settings.database_replica,
             connections=settings.database_pool,
             patience=settings.database_timeout,
             max_log=settings.limits.log_bytes,

@@ -30,7 +30,7 @@ from hashserv.model import (
     USER_ADMIN,
 )
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG
-from hashserv.store.opening import DEFAULT_CONNECTIONS, DEFAULT_PATIENCE, LEAST_CONNECTIONS
+from hashserv.store.opening import DEFAULT_CONNECTIONS, DEFAULT_PATIENCE, LEAST_CONNECTIONS, is_url
 from hashserv.store.sqlite import DEFAULT_PAGE_CACHE
 from hashserv.upstream.pool import DEFAULT_TIMEOUT
 from hashserv.wire.framing import DEFAULT_MAX_LINE, DEFAULT_MAX_MESSAGE
@@ -113,6 +113,9 @@ class Settings:
 
     db_password: str | None = field(default=None, repr=False)
     """That user's password."""
+
+    database_replica: str | None = None
+    """The URL of a read replica, which is asked for mappings first; it needs the same login."""
 
     database_pool: int = DEFAULT_CONNECTIONS
     """Connections to the SQL server, at most."""
@@ -269,13 +272,16 @@ class Settings:
                 "be negative"
             )
 
+        if self.database_replica is not None and not (
+            is_url(self.database) and is_url(self.database_replica)
+        ):
+            raise SettingsError("Only an SQL server has a replica: both are named by a URL")
+
     def _check_workers(self) -> None:
         if not 1 <= self.workers <= _MOST_WORKERS:
             raise SettingsError(f"There can be 1 to {_MOST_WORKERS} workers, not {self.workers}")
         if self.workers > 1 and self.upstream_snapshot is not None:
-            raise SettingsError(
-                "--upstream-snapshot is for one process: leave --workers out"
-            )
+            raise SettingsError("--upstream-snapshot is for one process: leave --workers out")
         if self.workers > self.limits.failed_logins:
             raise SettingsError(
                 f"{self.workers} workers share failed logins: there must be room for one each"

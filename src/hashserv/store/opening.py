@@ -40,6 +40,9 @@ class Options:
     password: str | None = field(default=None, repr=False)
     """That user's password."""
 
+    replica: str | None = None
+    """The URL of a read replica of an SQL server, which is asked for mappings first."""
+
     connections: int = DEFAULT_CONNECTIONS
     """Connections to an SQL server, at most."""
 
@@ -98,6 +101,9 @@ async def open_store(database: str, options: Options) -> Store:
             ) from error
         return await SqlStore.open(
             parse_url(database, options.username, options.password),
+            replica=None
+            if options.replica is None
+            else parse_url(options.replica, options.username, options.password),
             durable=options.durable,
             writable=options.writable,
             connections=options.connections,

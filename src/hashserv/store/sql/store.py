@@ -25,6 +25,7 @@ from hashserv.store.sql.committing import SqlCommitter
 from hashserv.store.sql.database import Database
 from hashserv.store.sql.migrations import migrate
 from hashserv.store.sql.questions import Questions
+from hashserv.store.sql.replica import Replica
 from hashserv.store.sql.statements import (
     ADVANCE,
     LOCK,
@@ -62,12 +63,17 @@ class SqlStore(TransactionalStore):
     hears_of_additions = False
 
     def __init__(
-        self, database: Database, engine_statements: SqlStatements, connections: int
+        self,
+        database: Database,
+        engine_statements: SqlStatements,
+        connections: int,
+        replica: Database | None,
     ) -> None:
         clock = Clock(local=True)
         super().__init__(engine_statements, clock)
         self._sql = engine_statements
         self._database = database
+        self._replica = None if replica is None else Replica(replica, self._on)
         at_once = max(1, connections - 2)
         self._lookups = Questions(self._look_up, at_once=at_once)
         self._existences = Questions(self._exist, at_once=at_once)
@@ -82,6 +88,7 @@ class SqlStore(TransactionalStore):
         cls,
         url: URL,
         *,
+        replica: URL | None = None,
         durable: bool = True,
         writable: bool = True,
         connections: int,
@@ -91,6 +98,7 @@ class SqlStore(TransactionalStore):
 
         Args:
             url: With driver and login.
+            replica: One that follows it, to be asked first for mappings.
             durable: Whether what was acknowledged survives a loss of power of the SQL server.
             writable: Whether tables may be created that are missing.
             connections: How many there may be at most.
@@ -109,7 +117,10 @@ class SqlStore(TransactionalStore):
                 await database.once(
                     lambda connection: migrate(connection, engine_statements, database.name)
                 )
-            store = cls(database, engine_statements, connections)
+            following = None
+            if replica is not None:
+                following = Database(replica, durable=True, connections=connections, patience=0)
+            store = cls(database, engine_statements, connections, following)
             await store._start()
         except BaseException:
             await database.close()
@@ -169,7 +180,23 @@ class SqlStore(TransactionalStore):
         return list(map(Outhash._make, rows))
 
     async def _look_up(self, keys: Sequence[MappingKey]) -> list[str | None]:
-        return await self._database.read(lambda connection: self._on(connection).unihashes(keys))
+        def look_up(transaction: SqlTransaction) -> list[str | None]:
+            return transaction.unihashes(keys)
+
+        found: list[str | None] | None = None
+        if self._replica is not None:
+            found = await self._replica.ask(look_up, self._removals)
+        if found is None:
+            return await self._database.read(lambda connection: look_up(self._on(connection)))
+        missing = [at for at, unihash in enumerate(found) if unihash is None]
+        if missing:  # it may have been added a moment ago
+            rest = [keys[at] for at in missing]
+            unihashes = await self._database.read(
+                lambda connection: self._on(connection).unihashes(rest)
+            )
+            for at, unihash in zip(missing, unihashes, strict=True):
+                found[at] = unihash
+        return found
 
     async def _exist(self, unihashes: Sequence[str]) -> list[bool]:
         parameters = {"hashes": self._sql.hashes(list(dict.fromkeys(unihashes)))}
@@ -266,6 +293,8 @@ class SqlStore(TransactionalStore):
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watching
+        if self._replica is not None:
+            await self._replica.close()
         await self._database.close()
 
     def _on(self, connection: Connection) -> SqlTransaction:
