@@ -9,6 +9,7 @@ from typing import Final
 from tqdm import tqdm
 
 from bench import idle, loading, transports, workloads
+from bench.engines import Comparison, Engines
 from bench.fairness import Fairness, Greed
 from bench.generators import Generators
 from bench.idle import Idle
@@ -59,6 +60,7 @@ class Findings:
     carried: list[Carried] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     copied: Copied | None = None
+    engines: Engines | None = None
     wrong_when_warming: int = 0
 
     @property
@@ -72,6 +74,7 @@ class Findings:
             + sum(row.wrong for row in self.carried)
             + sum(row.wrong for row in self.asked)
             + (0 if self.copied is None else self.copied.wrong)
+            + (0 if self.engines is None else self.engines.wrong)
         )
 
 
@@ -96,9 +99,16 @@ class Campaign:
     def run(self) -> Findings:
         """Load, measure, and return the findings; show progress on a terminal."""
         n_measured = len(self._cached + self._durable + self._uncached)
-        # And loading, warming, idle, three for fairness; transports, upstream and snapshot in each
-        # round.
-        steps = 6 + self._plan.rounds * (n_measured + 3)
+        # And loading, warming, idle, copying, three for fairness; in each round transports,
+        # upstream, snapshot, and what is measured on PostgreSQL.
+        self._comparison = Comparison(
+            self._database,
+            self._generators,
+            mappings=self._plan.mappings,
+            cache_bytes=CACHE_BYTES,
+            scale=self._plan.scale,
+        )
+        steps = 7 + self._plan.rounds * (n_measured + 3 + self._comparison.steps)
         with (
             tqdm(total=steps, disable=None, leave=False) as self._bar,
             ExitStack() as stack,
@@ -124,6 +134,7 @@ class Campaign:
             self._measure_transports()
             self._measure_upstream()
             self._measure_snapshot()
+            self._measure_engines()
         return self._findings
 
     def _start_redis(self, stack: ExitStack) -> tuple[Redis | None, Redis | None]:
@@ -186,6 +197,14 @@ class Campaign:
         for copied in measuring.measure(self._plan.rounds):
             self._findings.copied = copied
             self._bar.update()
+
+    def _measure_engines(self) -> None:
+        self._bar.set_description("copying to PostgreSQL")
+        for engines in self._comparison.measure(self._rounds):
+            if self._findings.engines is None:
+                self._bar.update()
+            self._findings.engines = engines
+            self._bar.set_description("on PostgreSQL")
 
     def _step(self, description: str) -> None:
         self._bar.set_description(description)

@@ -97,6 +97,7 @@ class Hashserv(Server):
         generators: The generators.
         binds: Where it listens; `under`, `connect` and `ping` use the first, which is a TCP port.
         more: More arguments.
+        url: The database to use in the place of the file, beside which its log goes.
 
     Raises:
         RuntimeError: It does not start; its log tells why.
@@ -114,11 +115,12 @@ class Hashserv(Server):
         generators: Generators,
         binds: Sequence[str] = (f"{_HOST}:0",),
         more: Sequence[str] = (),
+        url: str | None = None,
     ) -> None:
         log = database.with_suffix(".log")
         command = [
             *(sys.executable, "-m", "hashserv.cli.main", "serve"),
-            *("--database", str(database), "--cache-bytes", str(cache_bytes)),
+            *("--database", url or str(database), "--cache-bytes", str(cache_bytes)),
             *(argument for bind in binds for argument in ("--bind", bind)),
             *more,
         ]

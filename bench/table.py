@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from bench import delay, fairness, idle, snapshot
+from bench import delay, engines, fairness, idle, snapshot
 from bench.campaign import Findings
+from bench.engines import Engines
 from bench.fairness import Greed
 from bench.idle import Idle
 from bench.rounds import Rates
@@ -24,6 +25,7 @@ _ASKED = (
     f"look-ups, upstream {delay.ROUND_TRIP_SECONDS * _MS:.0f} ms away",
     *("seconds", "min-max", "asked there", "goal", ""),
 )
+_ENGINES = ("on PostgreSQL", "ours/s", "on SQLite/s", "ratio", "min-max", "goal", "")
 _COPIED = ("snapshot", "mappings/s", "p99 ms before", "p99 ms meanwhile", "goal", "")
 _GREEDS = ("fairness", "p50 ms", "p99 ms", "max ms", "growth MiB", "goal", "")
 
@@ -46,24 +48,16 @@ def of(findings: Findings) -> str:
         tables.append(aligned(_ASKED, [_asked(row) for row in findings.asked]))
     if findings.copied is not None:
         tables.append(aligned(_COPIED, [_copied(findings.copied)]))
+    if findings.engines is not None:
+        rows = [*map(_rates, findings.engines.rates), _copied_over(findings.engines)]
+        tables.append(aligned(_ENGINES, rows))
     return "\n\n".join(tables)
 
 
 def as_json(findings: Findings) -> dict[str, Any]:
     """Return what JSON has of the findings; seconds, bytes and requests a second throughout."""
     return {
-        "rates": [
-            {
-                "name": row.workload.name,
-                "ours": row.ours,
-                "redis": row.redis,
-                "ratios": row.ratios,
-                "goal": _text(row.workload.goal),
-                "met": row.met,
-                "wrong": row.wrong,
-            }
-            for row in findings.rates
-        ],
+        "rates": [_rates_as_json(row, "redis") for row in findings.rates],
         "idle": {
             server: {"connections": row.connections, "bytes_each": row.bytes_each, "met": row.met}
             for server, row in (("ours", findings.idle), ("redis", findings.idle_redis))
@@ -108,7 +102,29 @@ def as_json(findings: Findings) -> dict[str, Any]:
             for row in (findings.copied,)
             if row is not None
         ],
+        "engines": [
+            {
+                "rates": [_rates_as_json(rates, "sqlite") for rates in row.rates],
+                "rows_copied": row.rows,
+                "copying_seconds": row.seconds,
+                "met": row.met,
+            }
+            for row in (findings.engines,)
+            if row is not None
+        ],
         "wrong": findings.wrong,
+    }
+
+
+def _rates_as_json(row: Rates, beside: str) -> dict[str, Any]:
+    return {
+        "name": row.workload.name,
+        "ours": row.ours,
+        beside: row.redis,
+        "ratios": row.ratios,
+        "goal": _text(row.workload.goal),
+        "met": row.met,
+        "wrong": row.wrong,
     }
 
 
@@ -157,6 +173,15 @@ def _carried(row: Carried, tcp: Carried) -> list[str]:
         f"{median(row.rates):,.0f}",
         f"{median(ratios):.2f}",
         f"{min(ratios):.2f}-{max(ratios):.2f}",
+    ]
+
+
+def _copied_over(row: Engines) -> list[str]:
+    return [
+        f"copy of {row.rows:,} rows and its check",
+        *(f"{row.rows / row.seconds:,.0f}", "-", "-", "-"),
+        f">= {engines.LEAST_COPIED:,}/s",
+        _verdict(met=row.met),
     ]
 
 

@@ -14,6 +14,7 @@ class Goal:
 
     least: float
     of_redis: bool = False
+    """Whether it is the ratio to what it is measured beside: Redis, but for rows on PostgreSQL."""
 
     def __str__(self) -> str:
         return f">= {self.least:.1f}" if self.of_redis else f">= {self.least:,.0f}/s"
@@ -129,6 +130,41 @@ def durable(*, scale: float) -> list[Workload]:
         workload("32 clients, lock-step", 20_000, 32, goal=Goal(least=6_000)),
         workload("256 clients, lock-step", 30_000, 256),
         workload("8 clients x 64", 30_000, 8, depth=64),
+    ]
+
+
+def on_postgresql(*, mappings: int, scale: float) -> list[Workload]:
+    """Return what is done to our server on PostgreSQL, and beside it to ours on SQLite.
+
+    Those that are rehearsed are for servers with a warm cache, the others for servers with none.
+    """
+
+    def load(mode: str, requests: int, clients: int, depth: int) -> Load:
+        scaled = _scaled(requests, scale)
+        keys = scaled if mode == "report" else mappings
+        return Load(mode=mode, requests=scaled, clients=clients, depth=depth, keys=keys)
+
+    return [
+        Workload(
+            name="uncached look-ups, 10 x 64",
+            load=load("get", 300_000, 10, 64),
+            redis_mode="get",
+            goal=Goal(least=80_000),
+        ),
+        Workload(
+            name="durable reports, 64 clients, lock-step",
+            load=load("report", 30_000, 64, 1),
+            redis_mode="report",
+            goal=Goal(least=4_000),
+            fresh_keys=True,
+        ),
+        Workload(
+            name="cached look-ups, 10 x 64",
+            load=load("get", 1_000_000, 10, 64),
+            redis_mode="get",
+            goal=Goal(least=0.9, of_redis=True),
+            rehearsed=True,
+        ),
     ]
 
 

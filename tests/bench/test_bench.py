@@ -56,6 +56,11 @@ def test_quick_run_measures_every_row(tmp_path: Path) -> None:
         "50 clients x the same 2,000 unknown": [2_000],
     }
     assert all(name in done.stdout and row["seconds"][0] > 0 for name, row in upstream.items())
+    (engines,) = found["engines"]
+    on_sql = [workload.name for workload in workloads.on_postgresql(mappings=1, scale=1)]
+    assert [row["name"] for row in engines["rates"]] == on_sql
+    assert all(row["ours"][0] > 0 and row["sqlite"][0] > 0 for row in engines["rates"])
+    assert engines["copying_seconds"] > 0
     (snapshot,) = found["snapshot"]
     assert snapshot["seconds"][0] > 0
     assert snapshot["p99_meanwhile"] > 0
