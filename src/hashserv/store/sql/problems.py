@@ -46,6 +46,8 @@ def problem_of(error: BaseException, name: str) -> Problem:
         error: What was raised.
         name: Names the database, without its password.
     """
+    if isinstance(error, StoreError):
+        return Problem(error, passing=False)
     code = _code(error)
     words = _words(error)
     known = _known(code, name, words)

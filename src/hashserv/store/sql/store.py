@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
 from collections.abc import Mapping as Dictionary
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection
@@ -58,16 +58,14 @@ class SqlStore(TransactionalStore):
 
     hears_of_additions = False
 
-    def __init__(
-        self, database: Database, engine_statements: SqlStatements, connections: int
-    ) -> None:
+    def __init__(self, database: Database, engine_statements: SqlStatements) -> None:
         clock = Clock(local=True)
         super().__init__(engine_statements, clock)
         self._sql = engine_statements
         self._database = database
-        at_once = max(1, connections - 2)
-        self._lookups = Questions(self._look_up, at_once=at_once)
-        self._existences = Questions(self._exist, at_once=at_once)
+        database.returned = self._database_returned
+        self._lookups = Questions(self._look_up, at_once=database.readers)
+        self._existences = Questions(self._exist, at_once=database.readers)
         self._committer = SqlCommitter(database.name, self._transact)
         self._removals = self._user_changes = 0
         self._watching: asyncio.Task[None] | None = None
@@ -106,7 +104,7 @@ class SqlStore(TransactionalStore):
                 await database.once(
                     lambda connection: migrate(connection, engine_statements, database.name)
                 )
-            store = cls(database, engine_statements, connections)
+            store = cls(database, engine_statements)
             await store._start()
         except BaseException:
             await database.close()
@@ -119,9 +117,11 @@ class SqlStore(TransactionalStore):
     # Looking up.
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
+        await self._database.reachable()
         return list(await self._lookups.answers(keys)) if keys else []
 
     async def exists(self, unihashes: Sequence[str]) -> list[bool]:
+        await self._database.reachable()
         return list(await self._existences.answers(unihashes)) if unihashes else []
 
     async def task(self, key: MappingKey) -> Equivalent | None:
@@ -141,14 +141,14 @@ class SqlStore(TransactionalStore):
             kept, total = transaction.rows(statements.COUNT_MARKED, {"mark": mark or ""})[0]
             return CollectionStatus(kept or 0, total - (kept or 0), mark)
 
-        return await self._database.read(count, quick=False)
+        return await self._database.count(count)
 
     async def usage(self) -> Dictionary[str, int]:
         def count(connection: Connection) -> dict[str, int]:
             transaction = self._on(connection)
             return {table: transaction.rows(statements.count(table))[0][0] for table in TABLES}
 
-        return await self._database.read(count, quick=False)
+        return await self._database.count(count)
 
     async def mappings_after(self, after: int, limit: int) -> list[MarkedMapping]:
         rows = await self._read(statements.rows_after(MAPPINGS), {"after": after, "rows": limit})
@@ -187,11 +187,13 @@ class SqlStore(TransactionalStore):
 
     # Writing.
 
-    def transact(self, work: Work) -> Awaitable[Any]:
-        return self._committer.run(work)
+    async def transact(self, work: Work) -> Any:
+        await self._database.reachable()
+        return await self._committer.run(work)
 
-    def _report(self, reports: Sequence[Report]) -> Awaitable[list[str]]:
-        return self._committer.report(reports)
+    async def _report(self, reports: Sequence[Report]) -> list[str]:
+        await self._database.reachable()
+        return await self._committer.report(reports)
 
     async def _transact(self, work: Work) -> Committed:
         """Run work in a transaction that no other server's overlaps, and tell the listener."""
@@ -206,7 +208,9 @@ class SqlStore(TransactionalStore):
             return committed, removals
 
         committed, removals = await self._database.write(locked)
-        if committed.removed:
+        # More than was known of: others removed something, or an earlier try of this work did.
+        if committed.removed or removals > self._removals:
+            self._removals = max(removals + int(committed.removed), self._removals)
             self.listener.mappings_removed()
         # What was removed after our commit may be told before it: then it is not ours to say.
         elif committed.added and removals == self._removals:
@@ -220,8 +224,14 @@ class SqlStore(TransactionalStore):
         self._watching = asyncio.create_task(self._watch())
 
     async def _state(self) -> tuple[int, int]:
-        ((removals, users),) = await self._read(READ_STATE, {})
+        ((removals, users),) = await self._database.watch(
+            lambda connection: self._on(connection).rows(READ_STATE)
+        )
         return removals, users
+
+    def _database_returned(self) -> None:
+        # A standby that was promoted may lack what the former primary held.
+        self.listener.mappings_removed()
 
     async def _watch(self) -> None:
         while True:
@@ -245,6 +255,7 @@ class SqlStore(TransactionalStore):
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        await self._database.hurry()
         await self._committer.close()
         if self._watching is not None:
             self._watching.cancel()
