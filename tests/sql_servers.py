@@ -51,13 +51,13 @@ class Postgres:
     Args:
         directory: An empty one for its files, in a path that every user may follow.
         of: The primary that this is to be a streaming standby of, if any.
-        settings: More lines for postgresql.conf.
+        port: Where it is to listen, if not on any free port.
     """
 
     def __init__(
-        self, directory: Path, *, of: "Postgres | None" = None, settings: tuple[str, ...] = ()
+        self, directory: Path, *, of: "Postgres | None" = None, port: int | None = None
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self.programs = _programs(directory.parent)
         self._data = directory / "data"
         self._log = directory / "log"
@@ -73,18 +73,29 @@ class Postgres:
                 *("--checkpoint=fast", "--wal-method=stream", "--no-sync"),
                 *("-d", f"host=127.0.0.1 port={of.port} user=postgres application_name=standby"),
             )
-        with (self._data / "postgresql.conf").open("a") as configuration:
-            for line in (
-                f"port = {self.port}",
-                "listen_addresses = '127.0.0.1'",
-                f"unix_socket_directories = '{directory}'",
-                "fsync = off",
-                "shared_buffers = 64MB",
-                "max_wal_senders = 5",
-                *settings,
-            ):
-                configuration.write(f"{line}\n")
+        self._configure(
+            f"port = {self.port}",
+            "listen_addresses = '127.0.0.1'",
+            f"unix_socket_directories = '{directory}'",
+            "fsync = off",
+            "shared_buffers = 64MB",
+            "max_wal_senders = 5",
+            "synchronous_standby_names = ''",  # a standby's is a copy of its primary's
+        )
         self.start()
+
+    def _configure(self, *settings: str) -> None:
+        with (self._data / "postgresql.conf").open("a") as configuration:
+            configuration.writelines(f"{line}\n" for line in settings)
+
+    def wait_for_standby(self) -> None:
+        """Have commits wait for the standby from now on, which must be running."""
+        self._configure("synchronous_standby_names = 'standby'")
+        self.execute("SELECT pg_reload_conf()")
+        end = time.monotonic() + _PATIENCE
+        while self.execute("SELECT sync_state FROM pg_stat_replication") != "sync\n":
+            assert time.monotonic() < end
+            os.sched_yield()
 
     def start(self) -> None:
         _run(
@@ -159,21 +170,23 @@ class Mariadb:
             check=True,
             capture_output=True,
         )
-        self._process = subprocess.Popen(
-            [
-                *(MARIADBD or "mariadbd", "--no-defaults", f"--datadir={self._data}", user),
-                *(f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self._socket}"),
-                *(f"--pid-file={directory}/pid", "--innodb-flush-log-at-trx-commit=2"),
-                *("--innodb-buffer-pool-size=64M", f"--log-error={directory}/log"),
-            ],
-            cwd="/",
-        )
+        self._log = directory / "log"
+        self._command = [
+            *(MARIADBD or "mariadbd", "--no-defaults", f"--datadir={self._data}", user),
+            *(f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self._socket}"),
+            *(f"--pid-file={directory}/pid", "--innodb-flush-log-at-trx-commit=2"),
+            *("--innodb-buffer-pool-size=64M", f"--log-error={self._log}"),
+        ]
+        self.start()
+        self.execute("CREATE USER tester@'127.0.0.1'; GRANT ALL ON *.* TO tester@'127.0.0.1'")
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, cwd="/", stderr=subprocess.DEVNULL)
         end = time.monotonic() + _PATIENCE
         while not self._answers():
-            assert self._process.poll() is None, (directory / "log").read_text()
+            assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < end
             os.sched_yield()
-        self.execute("CREATE USER tester@'127.0.0.1'; GRANT ALL ON *.* TO tester@'127.0.0.1'")
 
     def _answers(self) -> bool:
         if not self._socket.exists():
@@ -207,6 +220,9 @@ class Mariadb:
 
     def url(self, database: str, driver: str = "aiomysql") -> str:
         return f"mysql+{driver}://tester@127.0.0.1:{self.port}/{database}"
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         self._process.kill()
