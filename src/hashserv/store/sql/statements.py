@@ -78,6 +78,11 @@ class SqlStatements(Statements, ABC):
     def hashes(self, values: Sequence[str]) -> Any:
         """Return hashes as the parameter that statements take."""
 
+    def can_have(self, text: str) -> bool:
+        """Tell whether a column may hold a text; the server refuses to be asked for others."""
+        del text
+        return True
+
     @abstractmethod
     def insert(
         self, table: str, rows: Sequence[tuple[Any, ...]]
@@ -102,7 +107,13 @@ class PostgresStatements(SqlStatements):
         )
 
     def hashes(self, values: Sequence[str]) -> str:
-        return msgspec.json.encode(values).decode()
+        encoded = msgspec.json.encode(values)
+        if b"\\u0000" in encoded:  # what PostgreSQL can't take is not there
+            encoded = msgspec.json.encode([value for value in values if "\0" not in value])
+        return encoded.decode()
+
+    def can_have(self, text: str) -> bool:
+        return "\0" not in text
 
     def insert(
         self, table: str, rows: Sequence[tuple[Any, ...]]

@@ -44,6 +44,8 @@ class SqlTransaction(Transaction):
         for at, (method, key) in enumerate(keys):
             by_method[method][key].append(at)
         for method, places in by_method.items():
+            if not self.statements.can_have(method):
+                continue
             parameters = {"method": method, "hashes": self.statements.hashes(list(places))}
             for key, *rest in self.rows(statement, parameters):
                 for at in places[key]:
