@@ -45,6 +45,10 @@ def _run(*command: str | Path) -> None:
     assert done.returncode == 0, done.stdout.decode()
 
 
+LOCKED: Final = "locked"
+"""A user who must give a password; tests create it."""
+
+
 class Postgres:
     """A PostgreSQL server on a port of its own; it runs when the constructor returns.
 
@@ -73,6 +77,8 @@ class Postgres:
                 *("--checkpoint=fast", "--wal-method=stream", "--no-sync"),
                 *("-d", f"host=127.0.0.1 port={of.port} user=postgres application_name=standby"),
             )
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {LOCKED} all scram-sha-256\n{rules.read_text()}")
         self._configure(
             f"port = {self.port}",
             "listen_addresses = '127.0.0.1'",
@@ -131,15 +137,15 @@ class Postgres:
     def execute(self, statements: str, database: str = "postgres") -> str:
         """Run statements as the administrator; return what psql prints."""
         return subprocess.run(
-            [
-                *(self.programs / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"),
-                *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database),
-            ],
-            input=statements,
-            capture_output=True,
-            text=True,
-            check=True,
+            self.client(database), input=statements, capture_output=True, text=True, check=True
         ).stdout
+
+    def client(self, database: str) -> list[str]:
+        """Return the command that runs what statements it reads as the administrator."""
+        return [
+            *(str(self.programs / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"),
+            *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database),
+        ]
 
     @contextmanager
     def database(self) -> Iterator[str]:

@@ -13,7 +13,7 @@ from hashserv.errors import SettingsError
 CONNECT_SECONDS: Final = 3
 """How long a connection may take to come about, for each host."""
 
-LOCK_SECONDS: Final = 7
+LOCK_SECONDS: Final = 5
 """How long a transaction waits for those of other servers: less than it may take in all, so that
 the SQL server is not left with transactions that wait for nobody."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from hashserv.errors import DatabaseBusy, DatabaseUnreachable, StoreError
+from hashserv.errors import DatabaseBusy, DatabaseReadOnly, DatabaseUnreachable, StoreError
 from hashserv.store.sql.connecting import (
     CONNECT_SECONDS,
     connect_engine,
@@ -23,7 +23,7 @@ from hashserv.store.sql.problems import problem_of
 
 logger = logging.getLogger("hashserv.store")
 
-TRY_SECONDS: Final = 8.0
+TRY_SECONDS: Final = 6.0
 """How long one try of something quick may take: a server that hangs is left for another."""
 
 COUNT_SECONDS: Final = 120.0
@@ -76,19 +76,31 @@ class Database:
         self._counts = asyncio.Semaphore(1)
         self._watches = asyncio.Semaphore(1)
         self._writes = asyncio.Semaphore(1)
-        self._ailing: dict[AsyncEngine, float] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def reachable(self) -> None:
-        """Wait while the server can't be reached.
+    async def queued(self, ask: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Wait for work that waits for other work before it is begun, but not without end.
 
-        To be called by what is to queue up for others of its kind, lest it wait for each of them.
+        While the server can't be reached, nothing is queued.
+
+        Args:
+            ask: Puts the work into its queue, and waits for it.
 
         Raises:
-            DatabaseUnreachable: It could not be for as long as the patience lasts.
+            StoreError: It failed, or took too long.
         """
         if self._outage.under_way:
             await self._outage.end(self._loop.time() + self._patience)
+        end = self._loop.time() + self._patience + TRY_SECONDS
+        try:
+            async with asyncio.timeout_at(end):
+                return await ask()
+        except TimeoutError:
+            await self._outage.end(end)
+            raise DatabaseBusy(
+                f"{self.name} is too slow for what is asked of it: look whether it waits for a "
+                "lock or its disk"
+            ) from None
 
     async def read(self, work: Callable[[Connection], _Result]) -> _Result:
         """Run work that only reads, and quickly, each statement for itself.
@@ -167,12 +179,10 @@ class Database:
             turns: As many as there are connections for such work.
             seconds: How long a try may take.
         """
-        start = self._loop.time()
-        if self._outage.under_way:  # it was queued before the outage, and has waited since then
-            start = self._ailing.setdefault(engine, start)
+        deadline = self._loop.time() + self._patience
         while True:
-            await self._outage.end(start + self._patience)
-            await self._take(turns, start + self._patience)
+            await self._outage.end(deadline)
+            await self._take(turns, deadline)
             if self._outage.under_way:
                 turns.release()
                 continue
@@ -183,14 +193,10 @@ class Database:
                 result = await asyncio.shield(task)
             except Exception as error:
                 problem = problem_of(error, self.name)
-                if not problem.passing:
-                    raise problem.error from error
-                start = self._ailing.setdefault(engine, self._loop.time())
-                if self._loop.time() >= start + self._patience:
+                if not problem.passing or self._loop.time() >= deadline:
                     raise problem.error from error
                 await self._pause(problem.error)
             else:
-                self._ailing.pop(engine, None)
                 return result
 
     def _end_attempt(self, turns: asyncio.Semaphore, task: asyncio.Task[Any]) -> None:
@@ -234,6 +240,8 @@ class Database:
             except Exception as error:
                 if self._loop.time() >= end:
                     raise TimeoutError(f"no answer within {seconds:g} s") from error
+                if isinstance(problem_of(error, self.name).error, DatabaseReadOnly):
+                    await connection.invalidate()  # another may lead to one that can be written
                 raise
             finally:
                 cutting.cancel()
@@ -250,7 +258,6 @@ class Database:
             await connection.close()
 
     def _return(self) -> None:
-        self._ailing.clear()
         self.returned()
 
     async def _probe(self) -> bool:

@@ -117,12 +117,14 @@ class SqlStore(TransactionalStore):
     # Looking up.
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
-        await self._database.reachable()
-        return list(await self._lookups.answers(keys)) if keys else []
+        if not keys:
+            return []
+        return list(await self._database.queued(lambda: self._lookups.answers(keys)))
 
     async def exists(self, unihashes: Sequence[str]) -> list[bool]:
-        await self._database.reachable()
-        return list(await self._existences.answers(unihashes)) if unihashes else []
+        if not unihashes:
+            return []
+        return list(await self._database.queued(lambda: self._existences.answers(unihashes)))
 
     async def task(self, key: MappingKey) -> Equivalent | None:
         return await self._equivalent(self._sql.task, key._asdict())
@@ -188,12 +190,10 @@ class SqlStore(TransactionalStore):
     # Writing.
 
     async def transact(self, work: Work) -> Any:
-        await self._database.reachable()
-        return await self._committer.run(work)
+        return await self._database.queued(lambda: self._committer.run(work))
 
     async def _report(self, reports: Sequence[Report]) -> list[str]:
-        await self._database.reachable()
-        return await self._committer.report(reports)
+        return await self._database.queued(lambda: self._committer.report(reports))
 
     async def _transact(self, work: Work) -> Committed:
         """Run work in a transaction that no other server's overlaps, and tell the listener."""
