@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+import psycopg
+from sqlalchemy import make_url
+
 _PATIENCE: Final = 60 * float(os.environ.get("HASHSERV_TEST_PATIENCE", "1"))
 
 _UNPRIVILEGED: Final = "nobody"
@@ -233,6 +236,22 @@ class Mariadb:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+@contextmanager
+def system_database(server: str) -> Iterator[str]:
+    """Create a database for a while on a PostgreSQL server that runs already; gives its URL.
+
+    Args:
+        server: The URL of some database there, whose user may create others.
+    """
+    url = make_url(server).set(drivername="postgresql+asyncpg")
+    given = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    name = f"hs{uuid4().hex}"
+    with psycopg.connect(given, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        yield url.set(database=name).render_as_string(hide_password=False)
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
 
 MARIADBD: Final = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")

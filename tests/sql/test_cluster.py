@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pytest
 
+from hashserv.server.settings import Settings
 from tests.conftest import StartServer
 from tests.engines import FreshDatabase
 from tests.peers import METHOD, Peer, digest
@@ -221,6 +222,38 @@ def test_down_at_start(engine: str) -> None:
     assert "can't be reached" in started.stderr
     assert "Traceback" not in started.stderr
     assert "verysecret" not in started.stderr
+
+
+def test_a_server_ends_though_its_database_is_frozen(
+    postgres: Postgres, fresh_database: FreshDatabase, start_server: StartServer
+) -> None:
+    server = start_server("--shutdown-timeout", "0.1", database=fresh_database("asyncpg"))
+    with Peer(server.address) as peer:
+        assert peer.report("t", "o", digest(1)) == digest(1)
+        postgres.signal(signal.SIGSTOP)
+        try:
+            peer.send(b'{"get": {"method": "m", "taskhash": "t"}}\n')
+            assert server.stop() == 0
+        finally:
+            postgres.signal(signal.SIGCONT)
+    assert "Traceback" not in server.log_text()
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_clients_that_go_away_cost_no_connection(
+    driver: str, postgres: Postgres, fresh_database: FreshDatabase, start_server: StartServer
+) -> None:
+    url = fresh_database(driver)
+    server = start_server(database=url)
+    opened = f"SELECT sessions FROM pg_stat_database WHERE datname = '{url.rpartition('/')[2]}'"
+    request = {"method": METHOD, "taskhash": "t", "all": True}
+    for _ in range(200):
+        with Peer(server.address) as peer:
+            peer.send(json_line("get", request))
+    assert serves(server.address)
+    server.stop()
+    assert 1 <= int(postgres.execute(opened)) <= Settings.database_pool + 1
+    assert "Traceback" not in server.log_text()
 
 
 def server_of(request: pytest.FixtureRequest, engine: str) -> Postgres | Mariadb:

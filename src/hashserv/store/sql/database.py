@@ -45,15 +45,14 @@ class Database:
     drivers would have the server cancel a commit that waits for a standby, which makes it visible
     before it is safe. What takes too long has its connection cut.
 
+    `returned` is called when the server can be reached again, which may lack what it held before.
+
     Args:
         url: With driver and login.
         durable: Whether commits wait for the disk.
         connections: How many there may be at most.
         patience: For how many seconds work waits while the server can't be reached.
     """
-
-    returned: Callable[[], None] = staticmethod(lambda: None)
-    """Called when the server can be reached again, which may lack what it held before."""
 
     def __init__(
         self,
@@ -64,6 +63,7 @@ class Database:
         patience: float,
     ) -> None:
         self.name = url.set(query={}).render_as_string(hide_password=True)
+        self.returned: Callable[[], None] = _do_nothing
         self.readers = max(1, connections - OWN_CONNECTIONS)
         """How many look-ups run at once."""
         self._engine = connect_engine(url, durable=durable, connections=connections)
@@ -271,3 +271,7 @@ class Database:
 
 def _ask_anything(connection: Connection) -> None:
     connection.execute(text("SELECT 1"))
+
+
+def _do_nothing() -> None:
+    pass
