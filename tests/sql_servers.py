@@ -97,10 +97,14 @@ class Postgres:
         with (self._data / "postgresql.conf").open("a") as configuration:
             configuration.writelines(f"{line}\n" for line in settings)
 
+    def set(self, setting: str) -> None:
+        """Change a line of postgresql.conf while the server runs."""
+        self._configure(setting)
+        self.execute("SELECT pg_reload_conf()")
+
     def wait_for_standby(self) -> None:
         """Have commits wait for the standby from now on, which must be running."""
-        self._configure("synchronous_standby_names = 'standby'")
-        self.execute("SELECT pg_reload_conf()")
+        self.set("synchronous_standby_names = 'standby'")
         end = time.monotonic() + _PATIENCE
         while self.execute("SELECT sync_state FROM pg_stat_replication") != "sync\n":
             assert time.monotonic() < end

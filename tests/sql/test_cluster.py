@@ -156,6 +156,23 @@ def test_acknowledged_is_what_the_standby_has(
         wait_for(lambda: other.lookup("t2") == digest(2))
 
 
+def test_what_the_promoted_standby_lacks_is_forgotten(
+    cluster: Cluster, start_server: StartServer
+) -> None:
+    servers = [start_server(database=cluster.url("asyncpg")) for _ in range(2)]
+    cluster.primary.set("synchronous_standby_names = ''")
+    cluster.standby.stop()
+    with Peer(servers[0].address) as one, Peer(servers[1].address) as other:
+        assert one.report("t", "o", digest(1)) == digest(1)
+        assert one.lookup("t") == other.lookup("t") == digest(1)  # from now on out of the cache
+        cluster.primary.kill()
+        cluster.standby.start()
+        cluster.promote()
+        assert one.report("t", "o", digest(2)) == digest(2)
+        assert one.lookup("t") == digest(2)
+        wait_for(lambda: other.lookup("t") == digest(2))
+
+
 @pytest.mark.parametrize("engine", ["asyncpg", "psycopg", "aiomysql", "asyncmy"])
 def test_a_restart(
     engine: str,
