@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from hashserv.errors import StoreError
+from hashserv.errors import SettingsError, StoreError
 from hashserv.model import MappingKey, Report
 from hashserv.store.opening import Options, open_store
 from tests.conftest import StartServer
@@ -19,6 +19,19 @@ from tests.servers import ServerProcess, wait_for
 from tests.sql_servers import LOCKED, Postgres, free_port
 
 PASSWORD = "very-secret"
+
+
+def fail_to_open(url: str, *, username: str | None = None, password: str = PASSWORD) -> str:
+    """Open a database that can't be, and return what is said of it."""
+
+    async def open_it() -> None:
+        await open_store(url, Options(username=username, password=password))
+
+    with pytest.raises((SettingsError, StoreError)) as caught:
+        asyncio.run(open_it())
+    words = str(caught.value)
+    assert PASSWORD not in words
+    return words
 
 
 def fail_to_start(url: str, *arguments: str, without: str = "") -> str:
@@ -104,7 +117,7 @@ def test_wrong_password(
 
 @pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"])
 def test_wrong_password_of_mariadb(driver: str, fresh_database: FreshDatabase) -> None:
-    said = fail_to_start(fresh_database(driver), "--db-username", "nobody")
+    said = fail_to_open(fresh_database(driver), username="nobody")
     assert "refused the login" in said
 
 
@@ -116,17 +129,20 @@ def test_wrong_password_of_mariadb(driver: str, fresh_database: FreshDatabase) -
             for driver in ("asyncpg", "psycopg")
         ),
         *(f"mysql+{driver}://root@no-such-host.invalid/x" for driver in ("aiomysql", "asyncmy")),
+        f"postgresql+asyncpg://root@127.0.0.1:{free_port()}/x",
+        f"postgresql+psycopg://root@127.0.0.1:{free_port()}/x",
+        *(f"mysql+{driver}://root@127.0.0.1:{free_port()}/x" for driver in ("aiomysql", "asyncmy")),
         f"postgresql+asyncpg://root@/x?host=127.0.0.1:{free_port()}&host=127.0.0.1:{free_port()}",
     ],
 )
 def test_no_server_there(url: str) -> None:
-    assert "can't be reached" in fail_to_start(url)
+    assert "can't be reached" in fail_to_open(url)
 
 
 @pytest.mark.parametrize("engine", ["asyncpg", "psycopg", "aiomysql", "asyncmy"])
 def test_unknown_database(engine: str, fresh_database: FreshDatabase) -> None:
     url = fresh_database(engine).rpartition("/")[0]
-    said = fail_to_start(f"{url}/other", "--db-password", "")
+    said = fail_to_open(f"{url}/other", password="")
     assert "does not exist: create the database first" in said
 
 
@@ -140,27 +156,35 @@ def test_unknown_database(engine: str, fresh_database: FreshDatabase) -> None:
         ("postgresql+psycopg://host/x", "psycopg", "pip install 'hashserv[postgresql]'"),
         ("mysql://host/x", "aiomysql", "pip install 'hashserv[mysql]'"),
         ("mariadb+asyncmy://host/x", "asyncmy", "pip install 'hashserv[mysql]'"),
-        ("postgresql://host/x", "sqlalchemy", "needs SQLAlchemy and a driver"),
     ],
 )
-def test_unknown_or_missing_driver(url: str, module: str, words: str) -> None:
-    assert words in fail_to_start(url, without=module)
+def test_unknown_or_missing_driver(
+    url: str, module: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if module:
+        monkeypatch.setitem(sys.modules, module, None)
+    assert words in fail_to_open(url)
+
+
+def test_no_sqlalchemy() -> None:
+    said = fail_to_start("postgresql://host/x", without="sqlalchemy")
+    assert "needs SQLAlchemy and a driver, which are not installed: pip install" in said
 
 
 def test_tables_of_a_later_release(postgres: Postgres, fresh_database: FreshDatabase) -> None:
     url = fresh_database("asyncpg")
     postgres.execute("CREATE TABLE unihashes_v4 (id INTEGER)", name_of(url))
-    assert "unihashes_v4 are not known here: update hashserv" in fail_to_start(url)
+    assert "unihashes_v4 are not known here: update hashserv" in fail_to_open(url)
 
 
 def test_no_right_to_create_tables(role: str, fresh_database: FreshDatabase) -> None:
-    said = fail_to_start(fresh_database("asyncpg"), "--db-username", role)
+    said = fail_to_open(fresh_database("asyncpg"), username=role)
     assert "lacks a permission (permission denied for schema public)" in said
 
 
 def test_no_connection_left(role: str, postgres: Postgres, fresh_database: FreshDatabase) -> None:
     postgres.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
-    said = fail_to_start(fresh_database("asyncpg"), "--db-username", role)
+    said = fail_to_open(fresh_database("asyncpg"), username=role)
     assert "takes no more connections: lower --database-pool" in said
 
 
@@ -258,14 +282,13 @@ def test_a_full_disk(
     assert reports(server, 2)
 
 
-@pytest.mark.parametrize("code", ["40001", "40P01", "57P01"])
 def test_transactions_that_are_undone_are_done_again(
-    code: str, postgres: Postgres, fresh_database: FreshDatabase, start_server: StartServer
+    postgres: Postgres, fresh_database: FreshDatabase, start_server: StartServer
 ) -> None:
     url = fresh_database("asyncpg")
     server = start_server(database=url)
-    with trigger(postgres, name_of(url), "nextval('tries') % 3 > 0", code):
-        for number in range(4):
+    for number, code in enumerate(("40001", "40P01", "55P03", "57P01")):
+        with trigger(postgres, name_of(url), "nextval('tries') % 3 > 0", code):
             assert reports(server, number)
             assert looks_up(server, number) == digest(number)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from tests.engines import FreshDatabase
 from tests.peers import METHOD, Peer, digest
 from tests.servers import ServerProcess, wait_for
 from tests.sql.load import Load, Told, look_up
+from tests.sql_servers import Mariadb, Postgres
 
 SOAKING = bool(os.environ.get("HASHSERV_SOAK"))
 ONE_OF_EACH = ("asyncpg", "aiomysql")
 
 # For each engine, after how many reports the clients have raced enough; in a soak, 60 seconds.
-REPORTS = {"asyncpg": 6000, "aiomysql": 1500}
+REPORTS = {"asyncpg": 3000, "aiomysql": 1000}
 SOAK_SECONDS = 60
 SERVERS = 4
 PROCESSES = 10 if SOAKING else 3  # Python takes its time to start
@@ -119,20 +121,34 @@ def test_two_reporters_of_an_outhash_agree(
             assert len({_unihash(peer) for peer in (one, other)}) == 1
 
 
-@pytest.fixture(params=ONE_OF_EACH)
-def two_servers(
-    request: pytest.FixtureRequest, fresh_database: FreshDatabase, start_server: StartServer
-) -> tuple[ServerProcess, ServerProcess]:
-    database = fresh_database(request.param)
-    return start_server(database=database), start_server(database=database)
-
-
 Two = tuple[ServerProcess, ServerProcess]
+
+
+@pytest.fixture(params=ONE_OF_EACH, scope="module")
+def two_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Two]:
+    """Two servers for several tests, which keep to taskhashes of their own."""
+    server: Postgres | Mariadb = request.getfixturevalue(
+        "postgres" if request.param == "asyncpg" else "mariadb"
+    )
+    with server.database() as name:
+        one, other = (
+            ServerProcess(
+                tmp_path_factory.mktemp("server"),
+                database=server.url(name, request.param),
+                bind="127.0.0.1:0",
+            )
+            for _ in range(2)
+        )
+        yield one, other
+        one.stop()
+        other.stop()
 
 
 def test_what_one_adds_the_others_find_at_once(two_servers: Two) -> None:
     with Peer(two_servers[0].address) as one, Peer(two_servers[1].address) as other:
-        for number in range(20):
+        for number in range(100, 120):
             assert other.lookup(f"t{number}") is None
             assert not _exists(other, digest(number))
             one.report(f"t{number}", f"o{number}", digest(number))
@@ -153,21 +169,21 @@ def test_what_one_removes_the_others_forget(two_servers: Two) -> None:
         assert not _exists(other, digest(0))
         assert other.lookup("t1") == digest(1)  # it is in the cache again
         assert one.ask("gc-mark", {"mark": "kept", "where": {"taskhash": "t2"}})["count"] == 1
-        assert one.ask("gc-sweep", {"mark": "kept"})["count"] == 1
+        assert one.ask("gc-sweep", {"mark": "kept"})["count"] >= 1
         wait_for(lambda: other.lookup("t1") is None)
         assert other.lookup("t2") == digest(2)
 
 
 def test_what_the_other_reports_after_a_removal_counts(two_servers: Two) -> None:
     with Peer(two_servers[0].address) as one, Peer(two_servers[1].address) as other:
-        for number in range(20):
-            other.report("t", "o", digest(2 * number))
+        for number in range(200, 240, 2):
+            other.report("t", "o", digest(number))
             assert one.ask("remove", {"where": {"taskhash": "t"}})["count"] == 2
             # It may not have heard of the removal yet: the database has the last word.
-            assert one.report("t", "o", digest(2 * number + 1)) == digest(2 * number + 1)
-            assert other.report("t", "o2", digest(999)) == digest(2 * number + 1)
-            assert other.lookup("t") == digest(2 * number + 1)
-            assert one.ask("remove", {"where": {"method": METHOD}})["count"] == 3
+            assert one.report("t", "o", digest(number + 1)) == digest(number + 1)
+            assert other.report("t", "o2", digest(999)) == digest(number + 1)
+            assert other.lookup("t") == digest(number + 1)
+            assert one.ask("remove", {"where": {"taskhash": "t"}})["count"] == 3
 
 
 def test_users_of_one_are_the_others(

@@ -77,6 +77,7 @@ class Database:
         self._watches = asyncio.Semaphore(1)
         self._writes = asyncio.Semaphore(1)
         self._running: set[asyncio.Task[Any]] = set()
+        self._in_use: set[Any] = set()
 
     async def queued(self, ask: Callable[[], Awaitable[_Result]]) -> _Result:
         """Wait for work that waits for other work before it is begun, but not without end.
@@ -155,10 +156,12 @@ class Database:
         await self._outage.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, those that are in use as well."""
         await self.hurry()
+        for connection in self._in_use:
+            cut(connection)
         if self._running:
-            await asyncio.wait(self._running, timeout=TRY_SECONDS)
+            await asyncio.wait(self._running, timeout=CONNECT_SECONDS)
         # There may be nobody to say goodbye to.
         with contextlib.suppress(TimeoutError, OSError, SQLAlchemyError):
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -230,8 +233,9 @@ class Database:
         self, engine: AsyncEngine, work: Callable[[Connection], _Result], seconds: float
     ) -> _Result:
         async with self._connection(engine) as connection:
-            raw = await connection.get_raw_connection()
-            cutting = self._loop.call_later(seconds, cut, raw.driver_connection)
+            in_use = (await connection.get_raw_connection()).driver_connection
+            self._in_use.add(in_use)
+            cutting = self._loop.call_later(seconds, cut, in_use)
             end = self._loop.time() + seconds
             try:
                 result = await connection.run_sync(work)
@@ -245,6 +249,7 @@ class Database:
                 raise
             finally:
                 cutting.cancel()
+                self._in_use.discard(in_use)
             return result
 
     @contextlib.asynccontextmanager
