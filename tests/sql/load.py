@@ -9,6 +9,9 @@ from typing import Self
 
 from tests.peers import METHOD, Peer
 
+MOST_TOGETHER = 8
+"""Reports that a client sends at once."""
+
 _FAR_SECONDS = 120.0
 
 
@@ -115,7 +118,7 @@ class Load:
                 "outhash": chance.choice(self._outhashes),
                 "unihash": f"{chance.getrandbits(256):064x}",
             }
-            for _ in range(chance.choice([1, 1, 1, 8]))
+            for _ in range(chance.choice([1, 1, 1, MOST_TOGETHER]))
         ]
         peer.send(b"".join(json.dumps({"report": each}).encode() + b"\n" for each in reports))
         for report, line in zip(reports, peer.lines(len(reports)), strict=True):

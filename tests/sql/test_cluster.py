@@ -16,13 +16,14 @@ from tests.conftest import StartServer
 from tests.engines import FreshDatabase
 from tests.peers import METHOD, Peer, digest
 from tests.servers import wait_for
-from tests.sql.load import Load, Told
+from tests.sql.load import MOST_TOGETHER, Load, Told
 from tests.sql_servers import Mariadb, Postgres
 
 SOAKING: Final = bool(os.environ.get("HASHSERV_SOAK"))
 DEATHS: Final = 10 if SOAKING else 2
 DRIVERS: Final = ("asyncpg", "psycopg")
 CLIENTS: Final = 32
+IN_FLIGHT: Final = CLIENTS * MOST_TOGETHER
 TASKHASHES: Final = [f"taskhash-{number}" for number in range(3000)]
 OUTHASHES: Final = [f"outhash-{number}" for number in range(900)]
 
@@ -103,7 +104,7 @@ def test_the_primary_dies(cluster: Cluster, start_server: StartServer) -> None:
             cluster.primary.kill()
             cluster.promote()
             promoted = time.monotonic()
-            told.await_more(1)
+            told.await_more(IN_FLIGHT + 1)
             waits.append(time.monotonic() - promoted)
             told.await_more(500)
             cluster.replace()
@@ -224,6 +225,28 @@ def test_down_for_longer_than_the_time_out(
     wait_for(lambda: serves(server.address))
     with Peer(server.address) as peer:
         assert peer.lookup("t") == digest(1)
+        assert peer.report("t2", "o2", digest(2)) == digest(2)
+    assert "Traceback" not in server.log_text()
+
+
+@pytest.mark.parametrize("engine", ["aiomysql", "asyncmy"] if SOAKING else ["aiomysql"])
+def test_a_frozen_mariadb(
+    engine: str, mariadb: Mariadb, fresh_database: FreshDatabase, start_server: StartServer
+) -> None:
+    server = start_server("--database-timeout", "0.5", database=fresh_database(engine))
+    with Peer(server.address) as one, Peer(server.address) as other:
+        assert one.report("t", "o", digest(1)) == digest(1)
+        mariadb.signal(signal.SIGSTOP)
+        try:
+            arguments = {"method": METHOD, "taskhash": "t2", "outhash": "o2", "unihash": digest(2)}
+            one.send(json_line("report", arguments))
+            other.send(json_line("get", {"method": METHOD, "taskhash": "other"}))
+            for peer in (one, other):
+                assert "can't be reached" in reply(peer)["invoke-error"]["message"]
+        finally:
+            mariadb.signal(signal.SIGCONT)
+    wait_for(lambda: serves(server.address))
+    with Peer(server.address) as peer:
         assert peer.report("t2", "o2", digest(2)) == digest(2)
     assert "Traceback" not in server.log_text()
 
