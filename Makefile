@@ -24,7 +24,7 @@ check: lint test  ## what CI runs
 bench: $(VENV)/ready-dev  ## the table of requests a second, beside redis-server
 	$(BIN)/python -m bench $(ARGS)
 
-soak: $(VENV)/ready-dev  ## the long versions of the crash and property tests
+soak: $(VENV)/ready-dev  ## the long versions of the crash, race and property tests
 	HASHSERV_SOAK=1 $(BIN)/python -m pytest --timeout 3600 $(ARGS)
 
 generate: $(VENV)/ready-dev  ## write the sync client anew, from the async one

@@ -1,5 +1,6 @@
 """Databases of every engine, for tests that are about all of them."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,12 +10,15 @@ from typing import Final
 
 import pytest
 
-from tests.sql_servers import MARIADBD, Mariadb, Postgres
+from tests.sql_servers import MARIADBD, Mariadb, Postgres, system_database
 
 SQL_ENGINES: Final = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 """By their drivers."""
 
-ENGINES: Final = ("sqlite", *SQL_ENGINES)
+SYSTEM: Final = os.environ.get("HASHSERV_TEST_POSTGRESQL")
+"""A PostgreSQL server that runs already: a URL, whose user may create databases."""
+
+ENGINES: Final = ("sqlite", *SQL_ENGINES, *(["system"] if SYSTEM else []))
 
 FreshDatabase = Callable[[str], str]
 
@@ -61,6 +65,8 @@ def fresh_database(request: pytest.FixtureRequest, short_tmp: Path) -> Iterator[
             count += 1
             if engine == "sqlite":
                 return str(short_tmp / f"fresh{count}.db")
+            if engine == "system":
+                return stack.enter_context(system_database(SYSTEM or ""))
             server: Postgres | Mariadb
             if engine in ("asyncpg", "psycopg"):
                 server = request.getfixturevalue("postgres")

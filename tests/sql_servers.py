@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+import psycopg
+from sqlalchemy import make_url
+
 _PATIENCE: Final = 60 * float(os.environ.get("HASHSERV_TEST_PATIENCE", "1"))
 
 _UNPRIVILEGED: Final = "nobody"
@@ -45,19 +48,29 @@ def _run(*command: str | Path) -> None:
     assert done.returncode == 0, done.stdout.decode()
 
 
+LOCKED: Final = "locked"
+"""A user who must give a password; tests create it."""
+
+
 class Postgres:
     """A PostgreSQL server on a port of its own; it runs when the constructor returns.
 
     Args:
         directory: An empty one for its files, in a path that every user may follow.
         of: The primary that this is to be a streaming standby of, if any.
-        settings: More lines for postgresql.conf.
+        port: Where it is to listen, if not on any free port.
+        settings: More lines for its configuration.
     """
 
     def __init__(
-        self, directory: Path, *, of: "Postgres | None" = None, settings: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        *,
+        of: "Postgres | None" = None,
+        port: int | None = None,
+        settings: tuple[str, ...] = (),
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self.programs = _programs(directory.parent)
         self._data = directory / "data"
         self._log = directory / "log"
@@ -73,18 +86,36 @@ class Postgres:
                 *("--checkpoint=fast", "--wal-method=stream", "--no-sync"),
                 *("-d", f"host=127.0.0.1 port={of.port} user=postgres application_name=standby"),
             )
-        with (self._data / "postgresql.conf").open("a") as configuration:
-            for line in (
-                f"port = {self.port}",
-                "listen_addresses = '127.0.0.1'",
-                f"unix_socket_directories = '{directory}'",
-                "fsync = off",
-                "shared_buffers = 64MB",
-                "max_wal_senders = 5",
-                *settings,
-            ):
-                configuration.write(f"{line}\n")
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {LOCKED} all scram-sha-256\n{rules.read_text()}")
+        self._configure(
+            f"port = {self.port}",
+            "listen_addresses = '127.0.0.1'",
+            f"unix_socket_directories = '{directory}'",
+            "fsync = off",
+            "shared_buffers = 64MB",
+            "max_wal_senders = 5",
+            "synchronous_standby_names = ''",  # a standby's is a copy of its primary's
+            *settings,
+        )
         self.start()
+
+    def _configure(self, *settings: str) -> None:
+        with (self._data / "postgresql.conf").open("a") as configuration:
+            configuration.writelines(f"{line}\n" for line in settings)
+
+    def set(self, setting: str) -> None:
+        """Change a line of postgresql.conf while the server runs."""
+        self._configure(setting)
+        self.execute("SELECT pg_reload_conf()")
+
+    def wait_for_standby(self) -> None:
+        """Have commits wait for the standby from now on, which must be running."""
+        self.set("synchronous_standby_names = 'standby'")
+        end = time.monotonic() + _PATIENCE
+        while self.execute("SELECT sync_state FROM pg_stat_replication") != "sync\n":
+            assert time.monotonic() < end
+            os.sched_yield()
 
     def start(self) -> None:
         _run(
@@ -120,15 +151,15 @@ class Postgres:
     def execute(self, statements: str, database: str = "postgres") -> str:
         """Run statements as the administrator; return what psql prints."""
         return subprocess.run(
-            [
-                *(self.programs / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"),
-                *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database),
-            ],
-            input=statements,
-            capture_output=True,
-            text=True,
-            check=True,
+            self.client(database), input=statements, capture_output=True, text=True, check=True
         ).stdout
+
+    def client(self, database: str) -> list[str]:
+        """Return the command that runs what statements it reads as the administrator."""
+        return [
+            *(str(self.programs / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"),
+            *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database),
+        ]
 
     @contextmanager
     def database(self) -> Iterator[str]:
@@ -159,21 +190,23 @@ class Mariadb:
             check=True,
             capture_output=True,
         )
-        self._process = subprocess.Popen(
-            [
-                *(MARIADBD or "mariadbd", "--no-defaults", f"--datadir={self._data}", user),
-                *(f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self._socket}"),
-                *(f"--pid-file={directory}/pid", "--innodb-flush-log-at-trx-commit=2"),
-                *("--innodb-buffer-pool-size=64M", f"--log-error={directory}/log"),
-            ],
-            cwd="/",
-        )
+        self._log = directory / "log"
+        self._command = [
+            *(MARIADBD or "mariadbd", "--no-defaults", f"--datadir={self._data}", user),
+            *(f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self._socket}"),
+            *(f"--pid-file={directory}/pid", "--innodb-flush-log-at-trx-commit=2"),
+            *("--innodb-buffer-pool-size=64M", f"--log-error={self._log}"),
+        ]
+        self.start()
+        self.execute("CREATE USER tester@'127.0.0.1'; GRANT ALL ON *.* TO tester@'127.0.0.1'")
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, cwd="/", stderr=subprocess.DEVNULL)
         end = time.monotonic() + _PATIENCE
         while not self._answers():
-            assert self._process.poll() is None, (directory / "log").read_text()
+            assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < end
             os.sched_yield()
-        self.execute("CREATE USER tester@'127.0.0.1'; GRANT ALL ON *.* TO tester@'127.0.0.1'")
 
     def _answers(self) -> bool:
         if not self._socket.exists():
@@ -208,9 +241,28 @@ class Mariadb:
     def url(self, database: str, driver: str = "aiomysql") -> str:
         return f"mysql+{driver}://tester@127.0.0.1:{self.port}/{database}"
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+@contextmanager
+def system_database(server: str) -> Iterator[str]:
+    """Create a database for a while on a PostgreSQL server that runs already; gives its URL.
+
+    Args:
+        server: The URL of some database there, whose user may create others.
+    """
+    url = make_url(server).set(drivername="postgresql+asyncpg")
+    given = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    name = f"hs{uuid4().hex}"
+    with psycopg.connect(given, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        yield url.set(database=name).render_as_string(hide_password=False)
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
 
 MARIADBD: Final = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")

@@ -23,6 +23,10 @@ MAX_GROUP: Final = 512
 """Reports in one transaction; a larger batch of one caller still goes in whole."""
 
 
+_FIRST_PURGE: Final = 1024
+"""Waiting callers, from which on those that have gone away are looked for."""
+
+
 class Pending:
     """Work that waits for its transaction: reports, or some other work."""
 
@@ -65,6 +69,7 @@ class GroupCommit(ABC):
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Pending] = deque()
+        self._purge_at = _FIRST_PURGE
         self._starting = False
         self._closing = False
         self._idle = asyncio.Event()
@@ -114,12 +119,22 @@ class GroupCommit(ABC):
     def _submit(self, pending: Pending) -> asyncio.Future[Any]:
         if self._closing:
             raise StoreError(f"{self._name} is being closed")
+        if len(self._waiting) >= self._purge_at:
+            self._purge()
         self._waiting.append(pending)
         if not self.busy and not self._starting:
             # At the end of the turn, so that what came with it in this turn goes together.
             self._starting = True
             self._loop.call_soon(self._start)
         return pending.done
+
+    def _purge(self) -> None:
+        """Drop what nobody waits for any more, while a transaction takes long.
+
+        So there are at most twice as many as wait.
+        """
+        self._waiting = deque(each for each in self._waiting if not each.done.cancelled())
+        self._purge_at = max(_FIRST_PURGE, 2 * len(self._waiting))
 
     def _start(self) -> None:
         """Begin the next transaction, if there is one and none is running."""

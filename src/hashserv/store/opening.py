@@ -12,8 +12,8 @@ from hashserv.store.sqlite import DEFAULT_PAGE_CACHE, SqliteStore
 
 DEFAULT_CONNECTIONS: Final = 6
 
-LEAST_CONNECTIONS: Final = 3
-"""One to write, one to watch what other servers do, one to look up."""
+LEAST_CONNECTIONS: Final = 4
+"""One to write, one to watch what other servers do, one to count, one to look up."""
 
 DEFAULT_PATIENCE: Final = 20.0
 """Seconds: clients wait for 30, and an error stops a build."""

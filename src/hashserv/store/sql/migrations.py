@@ -47,6 +47,8 @@ def migrate(connection: Connection, statements: SqlStatements, name: str) -> Non
     """
     if not _is_outdated(connection, name):
         return
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL lock_timeout = 0"))  # large tables take their time
     connection.execute(text(statements.lock_migration))
     try:
         if _is_outdated(connection, name):  # another server may have been quicker

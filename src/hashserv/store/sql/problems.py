@@ -1,5 +1,6 @@
 """What went wrong with an SQL server: in plain words, and whether trying again may help."""
 
+import re
 from typing import Final, NamedTuple
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -19,8 +20,16 @@ _NO_DATABASE: Final = {"3D000", 1049}
 _FULL: Final = {"53100", 1021, 1114}
 _READ_ONLY: Final = {"25006", 1290, 1792, 1836}
 _TOO_MANY: Final = {"53300", 1040, 1203}
-_AGAIN: Final = {"40001", "40P01", "55P03", 1205, 1213}
-"""The server undid a transaction for the sake of another."""
+_AGAIN: Final = {"40001", "40P01", "55P03", "0A000", 1205, 1213}
+"""The server undid a transaction for the sake of another, or a table was changed meanwhile."""
+
+_REFUSALS: Final = (
+    (re.compile(r'FATAL: +database ".*" does not exist'), "3D000"),
+    (re.compile(r'FATAL: +(password auth|no pg_hba.conf|role ".*" does not exist)'), "28P01"),
+    (re.compile(r"no password supplied"), "28P01"),
+    (re.compile(r"FATAL: +(.*too many (connections|clients)|remaining connection slots)"), "53300"),
+)
+"""What psycopg tells without its SQLSTATE, when a connection does not come about."""
 
 _BAD_DATA: Final = ("22", "54")
 """What SQLSTATEs begin with that speak of one row's content."""
@@ -48,6 +57,8 @@ def problem_of(error: BaseException, name: str) -> Problem:
         error: What was raised.
         name: Names the database, without its password.
     """
+    if isinstance(error, StoreError):
+        return Problem(error, passing=False)
     code = _code(error)
     words = _words(error)
     known = _known(code, name, words)
@@ -102,7 +113,7 @@ def _known(code: str | int | None, name: str, words: str) -> Problem | None:
     if code in _AGAIN:
         return Problem(DatabaseBusy(f"{name} is busy ({words})"), passing=True)
     if code in _BAD_DATA_NUMBERS or (isinstance(code, str) and code.startswith(_BAD_DATA)):
-        return Problem(BadRow(f"The database can't store this: {words}"), passing=False)
+        return Problem(BadRow(f"The database can't take this: {words}"), passing=False)
     return None
 
 
@@ -113,13 +124,14 @@ class BadRow(StoreError):  # noqa: N818 - names say what is the case
 def _code(error: BaseException) -> str | int | None:
     """Return the SQLSTATE of PostgreSQL, or the error number of MySQL."""
     cause: object = error.orig if isinstance(error, DBAPIError) else error
-    state = getattr(cause, "sqlstate", None)
-    if isinstance(state, str):
-        return state
     arguments = getattr(cause, "args", ())
     if not isinstance(cause, OSError) and arguments and isinstance(arguments[0], int):
         return arguments[0]
-    return None
+    state = getattr(cause, "sqlstate", None)
+    if isinstance(state, str):
+        return state
+    words = str(cause)
+    return next((code for pattern, code in _REFUSALS if pattern.search(words)), None)
 
 
 def _is_gone(error: BaseException, code: str | int | None) -> bool:

@@ -50,6 +50,8 @@ class Questions(Generic[_Key, _Answer]):
         self._starting = False
         while self._waiting and self._free:
             batch = [self._waiting.pop(0)]
+            if batch[0][1].cancelled():  # nobody waits for it any more
+                continue
             size = len(batch[0][0])
             while self._waiting and size + len(self._waiting[0][0]) <= MOST_TOGETHER:
                 batch.append(self._waiting.pop(0))

@@ -39,6 +39,7 @@ class Replica:
         self._database = database
         self._on = on
         self._rests_until = 0.0
+        self._troubled = False
 
     async def ask(self, work: Callable[[SqlTransaction], _Result], removals: int) -> _Result | None:
         """Return what work finds, or `None` where the replica can't tell.
@@ -59,16 +60,20 @@ class Replica:
             return None
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await self._database.read(read)
+                found = await self._database.read(read)
         except (StoreError, TimeoutError) as error:
             self._rests_until = loop.time() + REST_SECONDS
-            logger.warning(
-                "The replica %s does not answer, look-ups go to the primary for %g s: %s",
+            level = logging.DEBUG if self._troubled else logging.WARNING
+            self._troubled = True
+            logger.log(
+                level,
+                "The replica %s does not answer, look-ups go to the primary: %s",
                 self._database.name,
-                REST_SECONDS,
                 str(error) or "it takes too long",
             )
             return None
+        self._troubled = False
+        return found
 
     async def close(self) -> None:
         """Close the connections."""

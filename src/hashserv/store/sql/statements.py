@@ -82,6 +82,11 @@ class SqlStatements(Statements, ABC):
     def hashes(self, values: Sequence[str]) -> Any:
         """Return hashes as the parameter that statements take."""
 
+    def can_have(self, text: str) -> bool:
+        """Tell whether a column may hold a text; the server refuses to be asked for others."""
+        del text
+        return True
+
     @abstractmethod
     def insert(
         self, table: str, rows: Sequence[tuple[Any, ...]]
@@ -112,6 +117,9 @@ class PostgresStatements(SqlStatements):
 
     def hashes(self, values: Sequence[str]) -> str:
         return msgspec.json.encode(values).decode()
+
+    def can_have(self, text: str) -> bool:
+        return "\0" not in text
 
     def insert(
         self, table: str, rows: Sequence[tuple[Any, ...]]

@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
 from collections.abc import Mapping as Dictionary
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection
@@ -63,22 +63,19 @@ class SqlStore(TransactionalStore):
     hears_of_additions = False
 
     def __init__(
-        self,
-        database: Database,
-        engine_statements: SqlStatements,
-        connections: int,
-        replica: Database | None,
+        self, database: Database, engine_statements: SqlStatements, replica: Database | None
     ) -> None:
         clock = Clock(local=True)
         super().__init__(engine_statements, clock)
         self._sql = engine_statements
         self._database = database
+        database.returned = self._database_returned
         self._replica = None if replica is None else Replica(replica, self._on)
-        at_once = max(1, connections - 2)
-        self._lookups = Questions(self._look_up, at_once=at_once)
-        self._existences = Questions(self._exist, at_once=at_once)
+        self._lookups = Questions(self._look_up, at_once=database.readers)
+        self._existences = Questions(self._exist, at_once=database.readers)
         self._committer = SqlCommitter(database.name, self._transact)
-        self._removals = self._user_changes = 0
+        self._removals = 0
+        self._user_changes: int | None = None
         self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self.users = TransactionalUsers(self._read, self.transact, lambda: self._user_changes)
@@ -120,7 +117,7 @@ class SqlStore(TransactionalStore):
             following = None
             if replica is not None:
                 following = Database(replica, durable=True, connections=connections, patience=0)
-            store = cls(database, engine_statements, connections, following)
+            store = cls(database, engine_statements, following)
             await store._start()
         except BaseException:
             await database.close()
@@ -133,10 +130,14 @@ class SqlStore(TransactionalStore):
     # Looking up.
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
-        return list(await self._lookups.answers(keys)) if keys else []
+        if not keys:
+            return []
+        return list(await self._database.queued(lambda: self._lookups.answers(keys)))
 
     async def exists(self, unihashes: Sequence[str]) -> list[bool]:
-        return list(await self._existences.answers(unihashes)) if unihashes else []
+        if not unihashes:
+            return []
+        return list(await self._database.queued(lambda: self._existences.answers(unihashes)))
 
     async def task(self, key: MappingKey) -> Equivalent | None:
         return await self._equivalent(self._sql.task, key._asdict())
@@ -156,20 +157,20 @@ class SqlStore(TransactionalStore):
             kept = int(kept or 0)  # MySQL's sums are decimals
             return CollectionStatus(kept, total - kept, mark)
 
-        return await self._database.read(count, quick=False)
+        return await self._database.count(count)
 
     async def usage(self) -> Dictionary[str, int]:
         def count(connection: Connection) -> dict[str, int]:
             transaction = self._on(connection)
             return {table: transaction.rows(statements.count(table))[0][0] for table in TABLES}
 
-        return await self._database.read(count, quick=False)
+        return await self._database.count(count)
 
     async def split_outputs(self) -> int:
         def count(connection: Connection) -> int:
             return int(self._on(connection).rows(self._sql.split_outputs)[0][0])
 
-        return await self._database.read(count, quick=False)
+        return await self._database.count(count)
 
     async def mappings_after(self, after: int, limit: int) -> list[MarkedMapping]:
         rows = await self._read(statements.rows_after(MAPPINGS), {"after": after, "rows": limit})
@@ -199,7 +200,10 @@ class SqlStore(TransactionalStore):
         return found
 
     async def _exist(self, unihashes: Sequence[str]) -> list[bool]:
-        parameters = {"hashes": self._sql.hashes(list(dict.fromkeys(unihashes)))}
+        possible = [unihash for unihash in dict.fromkeys(unihashes) if self._sql.can_have(unihash)]
+        if not possible:
+            return [False] * len(unihashes)
+        parameters = {"hashes": self._sql.hashes(possible)}
         there = {unihash for (unihash,) in await self._read(self._sql.exists, parameters)}
         return [unihash in there for unihash in unihashes]
 
@@ -218,11 +222,11 @@ class SqlStore(TransactionalStore):
 
     # Writing.
 
-    def transact(self, work: Work) -> Awaitable[Any]:
-        return self._committer.run(work)
+    async def transact(self, work: Work) -> Any:
+        return await self._database.queued(lambda: self._committer.run(work))
 
-    def _report(self, reports: Sequence[Report]) -> Awaitable[list[str]]:
-        return self._committer.report(reports)
+    async def _report(self, reports: Sequence[Report]) -> list[str]:
+        return await self._database.queued(lambda: self._committer.report(reports))
 
     async def insert_mappings(self, rows: Sequence[MarkedMapping]) -> int:
         inserted = 0
@@ -249,7 +253,9 @@ class SqlStore(TransactionalStore):
             return committed, removals
 
         committed, removals = await self._database.write(locked)
-        if committed.removed:
+        # More than was known of: others removed something, or an earlier try of this work did.
+        if committed.removed or removals > self._removals:
+            self._removals = max(removals + int(committed.removed), self._removals)
             self.listener.mappings_removed()
         # What was removed after our commit may be told before it: then it is not ours to say.
         elif committed.added and removals == self._removals:
@@ -263,8 +269,15 @@ class SqlStore(TransactionalStore):
         self._watching = asyncio.create_task(self._watch())
 
     async def _state(self) -> tuple[int, int]:
-        ((removals, users),) = await self._read(READ_STATE, {})
+        ((removals, users),) = await self._database.watch(
+            lambda connection: self._on(connection).rows(READ_STATE)
+        )
         return removals, users
+
+    def _database_returned(self) -> None:
+        # A standby that was promoted may lack what the former primary held.
+        self.listener.mappings_removed()
+        self._user_changes = None
 
     async def _watch(self) -> None:
         while True:
@@ -288,6 +301,7 @@ class SqlStore(TransactionalStore):
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        await self._database.hurry()
         await self._committer.close()
         if self._watching is not None:
             self._watching.cancel()

@@ -41,7 +41,7 @@ class SqlTransaction(Transaction):
         return list(map(tuple, found))
 
     def each(self, statement: str, keys: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
-        for method, places in _by_method(keys):
+        for method, places in self._by_method(keys):
             at_hash: defaultdict[str, list[int]] = defaultdict(list)
             for at in places:
                 at_hash[keys[at][1]].append(at)
@@ -58,12 +58,21 @@ class SqlTransaction(Transaction):
             for at, unihash, _ in self.each(self.statements.lookup, keys):
                 found[at] = unihash
             return found
-        for method, places in _by_method(keys):
+        for method, places in self._by_method(keys):
             hashes = self.statements.hashes([keys[at][1] for at in places])
             ((answers,),) = self.rows(statement, {"method": method, "hashes": hashes})
             for at, unihash in zip(places, msgspec.json.decode(answers), strict=True):
                 found[at] = unihash
         return found
+
+    def _by_method(self, keys: Sequence[tuple[str, str]]) -> Iterable[tuple[str, Sequence[int]]]:
+        """Return where each method's keys are, but for those that can't be there."""
+        by_method: defaultdict[str, list[int]] = defaultdict(list)
+        can_have = self.statements.can_have
+        for at, (method, key) in enumerate(keys):
+            if can_have(key):
+                by_method[method].append(at)
+        return [(method, places) for method, places in by_method.items() if can_have(method)]
 
     def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
@@ -78,14 +87,6 @@ def _clause(statement: str) -> TextClause:
     if " IN :hashes" in statement:
         clause = clause.bindparams(bindparam("hashes", expanding=True))
     return clause
-
-
-def _by_method(keys: Sequence[tuple[str, str]]) -> Iterable[tuple[str, Sequence[int]]]:
-    """Return where each method's keys are."""
-    by_method: defaultdict[str, list[int]] = defaultdict(list)
-    for at, (method, _) in enumerate(keys):
-        by_method[method].append(at)
-    return by_method.items()
 
 
 def _plain(value: Any) -> Any:
