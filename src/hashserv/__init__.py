@@ -100,12 +100,12 @@ def create_server(
 
     Args:
         addr: Where to listen (PROTOCOL.md §2).
-        dbname: The SQLite file: a path, or a database URL of SQLAlchemy's form.
+        dbname: The SQLite file: a path, or a URL; or an SQL server's URL, of SQLAlchemy's form.
         sync: Whether acknowledged reports survive a loss of power.
         upstream: The address of a server to ask for what this one does not know.
         read_only: Whether clients may only read.
-        db_username: The user's name for a database that needs one; a file doesn't.
-        db_password: That user's password.
+        db_username: Who to log in to an SQL server as, in the place of the URL's user.
+        db_password: That user's password, in the place of the URL's.
         anon_perms: What clients without a login may do; `None` for the default.
         admin_username: A user who may do everything, created or reset at the start.
         admin_password: That user's token.

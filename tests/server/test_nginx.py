@@ -1,13 +1,8 @@
 """A real nginx in front of the server, with the configuration that the documentation gives."""
 
 import json
-import re
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 from websockets.sync.client import connect
@@ -15,66 +10,9 @@ from websockets.sync.client import connect
 from hashserv import create_client
 from tests.certificates import Certificates
 from tests.conftest import StartServer
+from tests.nginx import Nginx, documented
 from tests.peers import METHOD, digest
-from tests.servers import START_SECONDS, ServerProcess, wait_for
-
-PAGE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "run-behind-nginx.md"
-
-MAIN: Final = """
-daemon off;
-pid {directory}/nginx.pid;
-error_log stderr;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-{site}
-}}
-"""
-
-
-class Nginx:
-    """An nginx process with the documented site in front of a server."""
-
-    def __init__(self, directory: Path, server: ServerProcess, certificate: str) -> None:
-        command = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-        assert command is not None, "nginx is missing: apt-get install nginx-light"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        found = re.search(r"```nginx\n(.*?)```", PAGE.read_text(), re.DOTALL)
-        assert found is not None
-        site = found[1]
-        _, _, backend = server.address.rpartition(":")
-        for documented, here in (
-            ("listen 443 ssl;", f"listen 127.0.0.1:{self.port} ssl;"),
-            ("hashserv.example.org", "localhost"),
-            ("/etc/ssl/hashserv.crt", certificate),
-            ("/etc/ssl/hashserv.key", certificate),
-            ("127.0.0.1:8687", f"127.0.0.1:{backend}"),
-        ):
-            assert documented in site
-            site = site.replace(documented, here)
-        configuration = directory / "nginx.conf"
-        configuration.write_text(MAIN.format(directory=directory, site=site))
-        self.log = directory / "nginx.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [command, "-p", str(directory), "-c", str(configuration)], stderr=log
-            )
-        wait_for(self._listens)
-
-    def _listens(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(START_SECONDS)
+from tests.servers import ServerProcess
 
 
 @pytest.fixture
@@ -95,7 +33,19 @@ def nginx(
 ) -> Iterator[Nginx]:
     """An nginx in front of it, whose authority clients trust."""
     monkeypatch.setenv("HASHSERV_TLS_CA", certificates.authority)
-    process = Nginx(short_tmp, served, certificates.server())
+    _, _, backend = served.address.rpartition(":")
+    certificate = certificates.server()
+    site = documented(
+        "run-behind-nginx",
+        {
+            "listen 443 ssl;": "listen 127.0.0.1:PORT ssl;",
+            "hashserv.example.org": "localhost",
+            "/etc/ssl/hashserv.crt": certificate,
+            "/etc/ssl/hashserv.key": certificate,
+            "127.0.0.1:8687": f"127.0.0.1:{backend}",
+        },
+    )
+    process = Nginx(short_tmp, site=site)
     yield process
     process.stop()
 
