@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests mostly wait for processes that they start: more at once than there are cores.
+PROCESSES ?= 4
 
 .PHONY: serve test lint check bench soak generate clean
 
@@ -11,7 +13,7 @@ serve: $(VENV)/ready  ## start a server on ./hashserve.sock and print the lines 
 	$(BIN)/hashserv serve $(ARGS)
 
 test: $(VENV)/ready-dev  ## run every test (ARGS="-k name" picks some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
 lint: $(VENV)/ready-dev  ## style, types, import directions
 	$(BIN)/ruff format --check .

@@ -178,7 +178,7 @@ def _carried(row: Carried, tcp: Carried) -> list[str]:
 
 def _copied_over(row: Engines) -> list[str]:
     return [
-        f"copy of {row.rows:,} rows and its check",
+        f"copy of {row.rows:,} rows, found equal",
         *(f"{row.rows / row.seconds:,.0f}", "-", "-", "-"),
         f">= {engines.LEAST_COPIED:,}/s",
         _verdict(met=row.met),

@@ -13,7 +13,11 @@ EVERYTHING = ["@all", "@db-admin", "@read", "@report", "@user-admin"]
 
 
 def start_guarded(
-    start_server: StartServer, directory: Path, *arguments: str, bind: str | None = None
+    start_server: StartServer,
+    directory: Path,
+    *arguments: str,
+    bind: str | None = None,
+    database: str | None = None,
 ) -> ServerProcess:
     """Start a server with an administrator, whose password is then in `directory`/password."""
     file = directory / "password"
@@ -23,4 +27,5 @@ def start_guarded(
         *("--admin-user", ADMIN, "--admin-password-file", str(file)),
         *arguments,
         bind=bind,
+        database=database,
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -64,11 +65,15 @@ async def _check_era(target: str) -> None:
 
 async def _copy(arguments: argparse.Namespace, source: Store, target: Store) -> int:
     content = await copying.content(source)
+    start = time.monotonic()
     with bar("Copying", unit="rows", total=content.total) as progress:
         inserted = await copying.copy(source, target, content, progress)
+    seconds = time.monotonic() - start
     counts = {**content.rows, copying.USERS: len(content.users)}
     for what, count in counts.items():
         print(f"{what:14}{count:>12}, {inserted[what]} of them copied now")
+    rows = sum(inserted.values())
+    print(f"{rows} rows copied in {seconds:.1f} s, {rows / max(seconds, 0.001):.0f} a second")
     if content.mark is not None:
         print(f"A garbage collection is under way: {content.mark}")
     with bar("Comparing", unit="rows", total=content.total) as progress:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-MOST_TOGETHER: Final = 2000
+MOST_TOGETHER: Final = 320
 """Keys in one statement; a larger batch of one caller still goes in whole."""
 
 _Key = TypeVar("_Key")
