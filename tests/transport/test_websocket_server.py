@@ -385,6 +385,7 @@ def test_a_frame_that_only_announces_its_length(loop: str) -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + text(b"\x03\xe8", opcode=Opcode.CLOSE), b"426 "),
         (b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n123456789", None),
     ],
+    ids=itertools.count(),  # the masks of frames are random
 )
 def test_what_is_no_upgrade(loop: str, request_: bytes, status: bytes | None) -> None:
     echo = Whole()
@@ -413,6 +414,7 @@ def test_what_is_no_upgrade(loop: str, request_: bytes, status: bytes | None) ->
         (text(b"\x00", opcode=Opcode.CLOSE), 1002),
         (text(b"\x03\xe8\xff", opcode=Opcode.CLOSE), 1007),
     ],
+    ids=itertools.count(),  # the masks of frames are random
 )
 def test_frames_that_break_the_protocol(loop: str, frames: bytes, code: int) -> None:
     echo = Whole()
