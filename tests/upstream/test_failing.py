@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hashserv.equivalence.upstream import UNANSWERED
-from hashserv.upstream import connection
+from hashserv.upstream import breaker, connection
 from hashserv.upstream.remote import RemoteUpstream
 from tests.certificates import Certificates
 from tests.conftest import StartServer
@@ -42,6 +42,12 @@ CAUSES = {
     "closed in the handshake": "closes the connection in the handshake",
 }
 """What the log says of each fault."""
+
+
+@pytest.fixture
+def long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a circuit that opens open until the test has looked, however slow the machine."""
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 60.0)
 
 
 @pytest.fixture(autouse=True)
@@ -184,6 +190,7 @@ def test_an_upstream_that_is_late_in_the_handshake(
     assert "time-out: no answer within 0.3 s" in warning
 
 
+@pytest.mark.usefixtures("long_pause")
 @pytest.mark.parametrize("transport", ["tls", "wss"])
 def test_tls_that_fails(
     transport: str,
@@ -295,6 +302,7 @@ ROW = (
 ONE, TWO = digest(1).encode(), digest(2).encode()
 
 
+@pytest.mark.usefixtures("long_pause")
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -327,6 +335,7 @@ def test_wrong_rows(row: bytes, words: str, caplog: pytest.LogCaptureFixture) ->
     assert words in warning
 
 
+@pytest.mark.usefixtures("long_pause")
 def test_a_row_of_another_outhash(caplog: pytest.LogCaptureFixture) -> None:
     def script(line: bytes) -> bytes | None:
         return ROW % (ONE, ONE, ONE) if line.startswith(b'{"get-outhash"') else good(line)
@@ -359,6 +368,7 @@ def test_short_unihashes_where_they_are_admitted() -> None:
         run(test(address))
 
 
+@pytest.mark.usefixtures("long_pause")
 @pytest.mark.parametrize(
     ("script", "words"),
     [
@@ -387,6 +397,7 @@ def existing(line: bytes) -> bytes | None:
     return b'"ok"\n' if b"exists-stream" in line else good(line)
 
 
+@pytest.mark.usefixtures("long_pause")
 def test_replies_without_an_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
