@@ -65,7 +65,7 @@ class UpstreamConnection:
         own_id: str = "",
         login: Login | None = None,
         tls: ssl.SSLContext | None = None,
-        most_reply: int = MOST_REPLY,
+        most_reply: int | None = None,
     ) -> Self:
         """Connect, greet, log in, and make sure that questions are allowed there.
 
@@ -74,7 +74,7 @@ class UpstreamConnection:
             own_id: The `SERVER_ID` that would be our own.
             login: Who to log in as, if at all.
             tls: How to do TLS; `None` for what the environment says.
-            most_reply: Bytes that a reply may have.
+            most_reply: Bytes that a reply may have, if not `MOST_REPLY`.
 
         Raises:
             UnusableUpstreamError: It is ourselves, or wants another login.
@@ -84,7 +84,7 @@ class UpstreamConnection:
             ConnectionClosedError: The server closed the connection.
             OSError: Nobody listens there, or the connection broke.
         """
-        connection = cls(await open_stream(address, None, tls), most_reply)
+        connection = cls(await open_stream(address, None, tls), most_reply or MOST_REPLY)
         try:
             await connection._introduce(own_id, login)
         except (ConnectionClosedError, ConnectionResetError, BrokenPipeError) as error:
