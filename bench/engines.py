@@ -20,7 +20,7 @@ LEAST_COPIED: Final = 20_000
 """Rows a second that a copy should write at least."""
 
 _SETTINGS: Final = (
-    *("fsync = on", "shared_buffers = 3GB", "max_wal_size = 8GB", "wal_compression = on"),
+    *("fsync = on", "shared_buffers = 3GB", "max_wal_size = 8GB"),
     "synchronous_commit = on",
 )
 

@@ -42,7 +42,11 @@ class SqliteTransaction(Transaction):
     def each(self, statement: str, keys: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
         return each_method(self._connection, statement, keys)
 
-    def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def insert(self, tables: Dictionary[str, Sequence[tuple[Any, ...]]]) -> None:
+        for table, rows in tables.items():
+            self._insert(table, rows)
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         at = 0
         size = _INSERT_ROWS
         while at < len(rows):

@@ -70,13 +70,16 @@ class Transaction(ABC):
         """
 
     @abstractmethod
-    def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def insert(self, tables: Dictionary[str, Sequence[tuple[Any, ...]]]) -> None:
         """Insert rows of all columns but the id.
 
         Args:
-            table: Where.
-            rows: The values, in the order of `schema.COLUMNS`.
+            tables: The values for each table, in the order of `schema.COLUMNS`.
         """
+
+    def bearing_on(self, reports: Sequence[Report]) -> tuple[str, Known]:
+        """Return the current mark, or empty, and what else bears on a group of reports."""
+        return current_mark(self) or "", _known(self, reports)
 
 
 Work = Callable[[Transaction], Committed]
@@ -85,18 +88,17 @@ Work = Callable[[Transaction], Committed]
 
 def store_reports(transaction: Transaction, reports: Sequence[Report]) -> Committed:
     """Store a group of reports, in order; the result is the unihash that holds for each."""
-    mark = current_mark(transaction) or ""
-    outcome = resolve(
-        reports, transaction.clock.times(len(reports)), _known(transaction, reports), mark
-    )
+    mark, known = transaction.bearing_on(reports)
+    outcome = resolve(reports, transaction.clock.times(len(reports)), known, mark)
     transaction.insert(
-        OUTHASHES,
-        [
-            (report.method, report.taskhash, report.outhash, created, *report[4:10])
-            for report, created in outcome.rows
-        ],
+        {
+            OUTHASHES: [
+                (report.method, report.taskhash, report.outhash, created, *report[4:10])
+                for report, created in outcome.rows
+            ],
+            MAPPINGS: [(*mapping, mark) for mapping in outcome.mappings],
+        }
     )
-    transaction.insert(MAPPINGS, [(*mapping, mark) for mapping in outcome.mappings])
     _remark(transaction, mark, outcome.reported_again)
     return Committed(outcome.unihashes, outcome.mappings)
 
@@ -110,7 +112,7 @@ def add_mappings(transaction: Transaction, mappings: Sequence[Mapping]) -> Commi
     for key, mapping in zip(keys, mappings, strict=True):
         if key not in held:
             added.setdefault(key, mapping)
-    transaction.insert(MAPPINGS, [(*mapping, mark) for mapping in added.values()])
+    transaction.insert({MAPPINGS: [(*mapping, mark) for mapping in added.values()]})
     _remark(transaction, mark, [key for key, (_, marked) in held.items() if marked != mark])
     answers = [held[key][0] if key in held else added[key].unihash for key in keys]
     return Committed(answers, list(added.values()))
@@ -143,7 +145,7 @@ def insert_mappings(transaction: Transaction, rows: Sequence[MarkedMapping]) -> 
     new = {
         key: row[1:] for row in rows if (key := MappingKey(row.method, row.taskhash)) not in held
     }
-    transaction.insert(MAPPINGS, list(new.values()))
+    transaction.insert({MAPPINGS: list(new.values())})
     return Committed(len(new), [Mapping(*row[:3]) for row in new.values()])
 
 
@@ -281,7 +283,7 @@ def _insert_new_outhashes(transaction: Transaction, rows: Sequence[Outhash]) -> 
         for at, outhash, _ in transaction.each(transaction.statements.outhashes_of_tasks, keys)
     }
     new = {row[1:4]: row[1:] for row in rows if row[1:4] not in known}
-    transaction.insert(OUTHASHES, list(new.values()))
+    transaction.insert({OUTHASHES: list(new.values())})
     return len(new)
 
 

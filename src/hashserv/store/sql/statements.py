@@ -5,14 +5,14 @@ statement. MySQL's planner does badly with a table made of JSON: it takes a list
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dictionary
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from hashserv.store.schema import COLUMNS, MAPPINGS, OUTHASHES, Types
-from hashserv.store.statements import WITHOUT_MAPPING, Statements
+from hashserv.store.statements import CURRENT_MARK, WITHOUT_MAPPING, Statements
 
 STATE: Final = "hashserv_state"
 """A table of one row, beside the reference's: whoever writes locks it, so that the servers on one
@@ -55,6 +55,12 @@ class SqlStatements(Statements, ABC):
     """The unihashes of all of `hashes`, in order, as one JSON array with nulls, where that can be
     had: it costs far less than a row for each."""
 
+    bearing: str | None = None
+    """All that bears on a group of reports, where one statement can ask for it: the current mark,
+    and a JSON array that has for each of `keys`, in order, an array of three, each of which may be
+    null: unihash and mark of its mapping, the outhashes of its task with their `created`, and
+    `created` and unihash of the oldest equivalent."""
+
     before: str
     """The parameter of that name as a time."""
 
@@ -88,10 +94,10 @@ class SqlStatements(Statements, ABC):
         return True
 
     @abstractmethod
-    def insert(
-        self, table: str, rows: Sequence[tuple[Any, ...]]
-    ) -> tuple[str, Dictionary[str, Any] | list[dict[str, Any]]]:
-        """Return the statement that inserts rows, and its parameters."""
+    def inserts(
+        self, tables: Dictionary[str, Sequence[tuple[Any, ...]]]
+    ) -> Iterable[tuple[str, Dictionary[str, Any] | list[dict[str, Any]]]]:
+        """Return the statements that insert rows into tables, and their parameters."""
 
 
 class PostgresStatements(SqlStatements):
@@ -109,6 +115,25 @@ class PostgresStatements(SqlStatements):
             f"SELECT CAST(json_agg(({found.format(MAPPINGS)}) ORDER BY k.nr) AS text) FROM "
             "json_array_elements_text(CAST(:hashes AS json)) WITH ORDINALITY AS k(hash, nr)"
         )
+        held = f"FROM {MAPPINGS} AS m WHERE m.method = k.method AND m.taskhash = k.taskhash"
+        rows = f"FROM {OUTHASHES} AS o WHERE o.method = k.method AND o.taskhash = k.taskhash"
+        oldest = (
+            f"FROM {self.joined()} WHERE o.method = k.method AND o.outhash = k.outhash "
+            "ORDER BY o.created, o.id LIMIT 1"
+        )
+        # As text of one length, which compares as the times do.
+        created = """to_char(o.created, 'YYYY-MM-DD"T"HH24:MI:SS.US')"""
+        self.bearing = f"""
+            SELECT ({CURRENT_MARK}), CAST(json_agg(json_build_array(
+                (SELECT json_build_array(m.unihash, m.gc_mark) {held}),
+                (SELECT json_agg(json_build_array(o.outhash, coalesce({created}, ''))) {rows}),
+                (SELECT json_build_array(coalesce({created}, ''), m.unihash) {oldest})
+            ) ORDER BY k.nr) AS text)
+            FROM ROWS FROM (
+                json_to_recordset(CAST(:keys AS json))
+                AS (method text, taskhash text, outhash text)
+            ) WITH ORDINALITY AS k(method, taskhash, outhash, nr)
+        """
         # As often as a unihash has mappings, one of them is enough.
         self.exists = (
             "SELECT k.hash FROM json_array_elements_text(CAST(:hashes AS json)) AS k(hash) "
@@ -121,20 +146,34 @@ class PostgresStatements(SqlStatements):
     def can_have(self, text: str) -> bool:
         return "\0" not in text
 
-    def insert(
-        self, table: str, rows: Sequence[tuple[Any, ...]]
-    ) -> tuple[str, Dictionary[str, Any] | list[dict[str, Any]]]:
-        columns = COLUMNS[table]
-        names = ", ".join(f'"{column}"' for column in columns)
-        typed = ", ".join(
-            f'"{column}" {"timestamp" if column == "created" else "text"}' for column in columns
-        )
-        statement = (
-            f"INSERT INTO {table} ({names}) SELECT {names} "
-            f"FROM json_to_recordset(CAST(:rows AS json)) AS r({typed})"
-        )
-        listed = [dict(zip(columns, row, strict=True)) for row in rows]
-        return statement, {"rows": msgspec.json.encode(listed).decode()}
+    def inserts(
+        self, tables: Dictionary[str, Sequence[tuple[Any, ...]]]
+    ) -> Iterable[tuple[str, Dictionary[str, Any] | list[dict[str, Any]]]]:
+        if not tables:
+            return []
+        # One round trip for all: what WITH names is done, too.
+        *others, last = map(_insert_json, tables)
+        named = ", ".join(f"w{nr} AS ({each})" for nr, each in enumerate(others))
+        parameters = {table: _as_objects(table, rows) for table, rows in tables.items()}
+        return [(f"WITH {named} {last}" if named else last, parameters)]
+
+
+def _insert_json(table: str) -> str:
+    """Return the statement that inserts what the parameter of the table's name holds."""
+    columns = COLUMNS[table]
+    names = ", ".join(f'"{column}"' for column in columns)
+    typed = ", ".join(
+        f'"{column}" {"timestamp" if column == "created" else "text"}' for column in columns
+    )
+    return (
+        f"INSERT INTO {table} ({names}) SELECT {names} "
+        f"FROM json_to_recordset(CAST(:{table} AS json)) AS r({typed})"
+    )
+
+
+def _as_objects(table: str, rows: Sequence[tuple[Any, ...]]) -> str:
+    listed = [dict(zip(COLUMNS[table], row, strict=True)) for row in rows]
+    return msgspec.json.encode(listed).decode()
 
 
 class MysqlStatements(SqlStatements):
@@ -162,11 +201,12 @@ class MysqlStatements(SqlStatements):
     def hashes(self, values: Sequence[str]) -> list[str]:
         return list(values)
 
-    def insert(
-        self, table: str, rows: Sequence[tuple[Any, ...]]
-    ) -> tuple[str, Dictionary[str, Any] | list[dict[str, Any]]]:
-        columns = COLUMNS[table]
-        names = ", ".join(f'"{column}"' for column in columns)
-        values = ", ".join(f":{column}" for column in columns)
-        statement = f"INSERT INTO {table} ({names}) VALUES ({values})"
-        return statement, [dict(zip(columns, row, strict=True)) for row in rows]
+    def inserts(
+        self, tables: Dictionary[str, Sequence[tuple[Any, ...]]]
+    ) -> Iterable[tuple[str, Dictionary[str, Any] | list[dict[str, Any]]]]:
+        for table, rows in tables.items():
+            columns = COLUMNS[table]
+            names = ", ".join(f'"{column}"' for column in columns)
+            values = ", ".join(f":{column}" for column in columns)
+            statement = f"INSERT INTO {table} ({names}) VALUES ({values})"
+            yield statement, [dict(zip(columns, row, strict=True)) for row in rows]
