@@ -16,6 +16,7 @@ import pytest
 import hashserv
 from hashserv.cli import bitbake_hashclient, copying, merging, server_arguments
 from hashserv.client import Client
+from hashserv.equivalence.cache import PURE_PYTHON
 from hashserv.equivalence.merging import Conflict
 from hashserv.equivalence.upstream import UpstreamSummary
 from hashserv.model import ALL_PERMISSIONS
@@ -199,8 +200,8 @@ def test_settings() -> None:
     }
 
 
-def test_variables_of_clients() -> None:
-    expected = [tls.CA_VARIABLE, tls.CERTIFICATE_VARIABLE, tls.KEY_VARIABLE]
+def test_variables() -> None:
+    expected = [tls.CA_VARIABLE, tls.CERTIFICATE_VARIABLE, tls.KEY_VARIABLE, PURE_PYTHON]
     told = [code(row["variable"])[0] for row in table("settings.md", "variable", "what it is for")]
     assert told == expected
 

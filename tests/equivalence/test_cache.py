@@ -1,7 +1,6 @@
 """The cache never contradicts the database, whoever changes it, and keeps within its bound."""
 
 import asyncio
-import copy
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hashserv.equivalence.cache import ENTRY_BYTES, AnswerCache
+from hashserv.equivalence.cache import ENTRY_BYTES
 from hashserv.equivalence.collection import Collection
 from hashserv.equivalence.mapping import FALSE, TRUE, Equivalences
 from hashserv.model import Condition, Mapping, MappingKey, Report
@@ -237,74 +236,6 @@ def test_an_answer_that_is_overtaken_by_a_report_is_not_remembered(
         await store.close()
 
     runner.run(check())
-
-
-# The cache by itself.
-
-TEXTS = st.sampled_from([b"%d" % number + b"x" * (number % 7) for number in range(40)])
-
-
-def size(cache: AnswerCache, answers: dict[bytes, bytes]) -> int:
-    """Return what the entries of a cache take; a copy is asked, for asking moves entries."""
-    return sum(
-        len(question) + len(answer) + ENTRY_BYTES
-        for question, answer in answers.items()
-        if copy.deepcopy(cache).answers([question]) != [None]
-    )
-
-
-@cases(1000)
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(TEXTS, st.sampled_from([b"", b"false", b"u" * 64])),
-            st.lists(TEXTS, min_size=1, max_size=4),
-        ),
-        max_size=60,
-    ),
-    st.integers(0, 20),
-)
-def test_a_cache_forgets_but_never_errs_and_keeps_its_bound(
-    steps: list[tuple[bytes, bytes] | list[bytes]], entries: int
-) -> None:
-    bound = entries * ENTRY_BYTES
-    cache = AnswerCache(bound)
-    truth: dict[bytes, bytes] = {}
-    for step in steps:
-        if isinstance(step, tuple):
-            cache.put(*step)
-            truth[step[0]] = step[1]
-            assert cache.answers([step[0]]) == [step[1]] or entries < 4
-        else:
-            for question, answer in zip(step, cache.answers(step), strict=True):
-                assert answer in (None, truth.get(question))
-    one_entry = ENTRY_BYTES + 80
-    assert size(cache, truth) <= bound + 2 * one_entry
-    assert len(cache) <= entries + 2
-    cache.clear()
-    assert cache.answers(list(truth)) == [None] * len(truth)
-    assert len(cache) == 0
-
-
-def test_answers_that_grow_keep_the_bound() -> None:
-    """Builds ask for what is unknown, then report it."""
-    bound = 400 * ENTRY_BYTES
-    cache = AnswerCache(bound)
-    answers = {b"%d" % number: b"u" * 64 for number in range(600)}
-    for at, (question, answer) in enumerate(answers.items()):
-        cache.put(question, b"")
-        cache.put(question, answer)
-        if at % 64 == 0:
-            assert size(cache, answers) <= bound + 2 * ENTRY_BYTES
-    assert size(cache, answers) <= bound + ENTRY_BYTES
-
-
-def test_what_is_asked_for_stays_and_what_is_not_goes() -> None:
-    cache = AnswerCache(20 * (ENTRY_BYTES + 10))
-    for number in range(200):
-        cache.put(b"%d" % number, b"x")
-        assert cache.answers([b"0"]) == [b"x"]
-    assert cache.answers([b"1"]) == [None]
 
 
 def test_conditions_on_unknown_columns_change_nothing(files: Files, runner: asyncio.Runner) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from hashserv.equivalence.cache import PURE_PYTHON
 from tests.certificates import Certificates
 from tests.conftest import StartServer
 from tests.engines import FreshDatabase
@@ -37,6 +38,7 @@ SEEDS: Final = {"head-readonly-tcp": "s8", "head-readonly-ws": "s22"}
 
 BINDS: Final = {
     "unix": None,
+    "python": None,
     "tcp": "127.0.0.1:0",
     "ws": "ws://127.0.0.1:0/ws",
     "wss": "wss://localhost:0/ws",
@@ -67,7 +69,9 @@ def test_conversation(
         report_nine_tasks(before, SEEDS[name])
         before.stop()
         database = before.database
-    server = start_server(*flags, bind=BINDS[transport], database=database)
+    # With nothing compiled, all is answered alike.
+    environment = {PURE_PYTHON: "1"} if transport == "python" else None
+    server = start_server(*flags, bind=BINDS[transport], database=database, environment=environment)
     play(name, server, wire_tally, tls)
 
 

@@ -69,11 +69,11 @@ def events_of(
     wire = ServerWire(max_line=max_line, max_message=max_message)
     events: list[Event] = []
     for piece in pieces:
-        foreseen = wire.whole_lines(piece)
+        is_whole = wire.is_whole(piece)
         fed = wire.feed(piece)
         events += fed
-        if foreseen is not None and isinstance(fed[0], StreamLines):
-            lines = takewhile(lambda line: len(line) <= max_line, foreseen)
+        if is_whole and isinstance(fed[0], StreamLines):
+            lines = takewhile(lambda line: len(line) <= max_line, piece[:-1].split(b"\n"))
             lines = takewhile(lambda line: line not in (b"END", b""), map(bytes.rstrip, lines))
             assert fed[0].lines == list(lines)
     return plain(events)
@@ -327,18 +327,18 @@ def test_nothing_follows_a_refusal() -> None:
 
 def test_whole_lines_are_foreseen_in_a_stream_mode_only() -> None:
     wire = ServerWire()
-    assert wire.whole_lines(HELLO) is None
+    assert not wire.is_whole(HELLO)
     wire.feed(HELLO)
-    assert wire.whole_lines(PING) is None
+    assert not wire.is_whole(PING)
     wire.feed(b'{"get-stream": null}\n')
-    assert wire.whole_lines(b"m t") is None
-    assert wire.whole_lines(b"m t\nm t \n") == [b"m t", b"m t "]
+    assert not wire.is_whole(b"m t")
+    assert wire.is_whole(b"m t\nm t \n")
     wire.feed(b"m")
-    assert wire.whole_lines(b" t\n") is None, "its beginning came before"
+    assert not wire.is_whole(b" t\n"), "its beginning came before"
     assert wire.feed(b" t\n") == [StreamLines(GetStream, [b"m t"])]
-    assert wire.whole_lines(b"m t\n") == [b"m t"]
+    assert wire.is_whole(b"m t\n")
     wire.feed(b"END\n")
-    assert wire.whole_lines(b"m t\n") is None
+    assert not wire.is_whole(b"m t\n")
 
 
 # What is answered.

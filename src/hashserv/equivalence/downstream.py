@@ -74,6 +74,18 @@ class DownstreamEquivalences(Equivalences):
 
     # Questions in batches. The own cache says "nothing" also of what the upstream may know.
 
+    def lookup_reply(self, data: bytes) -> bytes | None:
+        reply = super().lookup_reply(data)
+        if reply is not None and (reply.startswith(b"\n") or b"\n\n" in reply):
+            return _joined(self.known_lookups(data[:-1].split(b"\n")))
+        return reply
+
+    def existence_reply(self, data: bytes) -> bytes | None:
+        reply = super().existence_reply(data)
+        if reply is not None and FALSE in reply:
+            return _joined(self.known_existences(data[:-1].split(b"\n")))
+        return reply
+
     def known_lookups(self, questions: list[bytes]) -> list[bytes | None]:
         answers = super().known_lookups(questions)
         if not (self._upstream.available or self._upstream.has_copies):
@@ -271,3 +283,9 @@ class DownstreamEquivalences(Equivalences):
 def _question(key: MappingKey) -> bytes:
     """Return a key as it travels."""
     return f"{key.method} {key.taskhash}".encode()
+
+
+def _joined(answers: list[bytes | None]) -> bytes | None:
+    """Return answers as lines, `None` where one is not known."""
+    known = [answer for answer in answers if answer is not None]
+    return b"\n".join([*known, b""]) if len(known) == len(answers) else None

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 
-from hashserv.equivalence.cache import AnswerCache
+from hashserv.equivalence.cache import new_cache
 from hashserv.errors import InvokeError
 from hashserv.model import (
     UNIHASH_DIGITS,
@@ -20,7 +20,7 @@ TRUE = b"true"
 FALSE = b"false"
 
 DEFAULT_CACHE_BYTES = 256 * 1024 * 1024
-"""Memory for answers: room for some 600,000 mappings."""
+"""Memory for answers: room for some 2,500,000 mappings, or 600,000 where nothing is compiled."""
 
 
 class Equivalences:
@@ -50,8 +50,8 @@ class Equivalences:
         self._loop = asyncio.get_running_loop()
         self._store = store
         store.listener = self
-        self._lookups = AnswerCache(cache_bytes * 7 // 8)
-        self._existences = AnswerCache(cache_bytes // 8)
+        self._lookups = new_cache(cache_bytes * 7 // 8)
+        self._existences = new_cache(cache_bytes // 8)
         self._unihash_digits = unihash_digits
         self._checked = False
         self._usable = False
@@ -75,13 +75,25 @@ class Equivalences:
 
     # Questions in batches.
 
+    def lookup_reply(self, data: bytes) -> bytes | None:
+        """Return the lines that answer lines, if all are at hand. Does not wait.
+
+        Args:
+            data: Whole lines, each a lookup as it travelled.
+        """
+        return self._lookups.reply(data) if self._is_usable() else None
+
+    def existence_reply(self, data: bytes) -> bytes | None:
+        """Return the lines that answer lines, if all are at hand; see `lookup_reply`."""
+        return self._existences.reply(data) if self._is_usable() else None
+
     def known_lookups(self, questions: list[bytes]) -> list[bytes | None]:
         """Return the answers that are at hand, `None` for the others. Does not wait."""
-        return self._known(self._lookups, questions)
+        return self._lookups.answers(questions) if self._is_usable() else [None] * len(questions)
 
     def known_existences(self, questions: list[bytes]) -> list[bytes | None]:
         """Return the answers that are at hand, `None` for the others. Does not wait."""
-        return self._known(self._existences, questions)
+        return self._existences.answers(questions) if self._is_usable() else [None] * len(questions)
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[bytes]:
         """Ask the store for mappings; the answers are the unihash, or nothing where unknown."""
@@ -189,12 +201,11 @@ class Equivalences:
         """Insert a mapping unless there is one, and return the unihash that holds."""
         return (await self._store.add_mappings([mapping]))[0]
 
-    def _known(self, cache: AnswerCache, questions: list[bytes]) -> list[bytes | None]:
+    def _is_usable(self) -> bool:
+        """Tell whether the cache says what the database would say."""
         if not self._checked:
             self._check()
-        if self._usable:
-            return cache.answers(questions)
-        return [None] * len(questions)
+        return self._usable
 
     def _check(self) -> None:
         """Ask the store, once a turn of the event loop, what the cache is worth."""

@@ -21,7 +21,7 @@ from hashserv.server.peer import Peer
 from hashserv.server.replies import Replies
 from hashserv.server.settings import Limits
 from hashserv.server.snapshot_feed import SnapshotFeed
-from hashserv.server.streams import answer_lines, known_answers
+from hashserv.server.streams import answer_lines, known_reply
 from hashserv.transport.listen import LINGER_SECONDS
 from hashserv.wire import commands
 from hashserv.wire.handshake import Greeting
@@ -217,15 +217,14 @@ class Session(asyncio.Protocol):
 
     def _answer_now(self, data: bytes) -> bool:
         """Answer lines that the cache knows all of, and tell whether it did."""
-        lines = self._wire.whole_lines(data)
-        if lines is None:
+        if not self._wire.is_whole(data):
             return False
         start = perf_counter()
-        answers = known_answers(self._services, self._wire.mode, lines)
-        if None in answers:
+        reply = known_reply(self._services, self._wire.mode, data)
+        if reply is None:
             return False
-        self._transport.write(b"\n".join(answers) + b"\n")  # type: ignore[arg-type]
-        self._services.statistics.add(len(answers), perf_counter() - start)
+        self._transport.write(reply)
+        self._services.statistics.add(reply.count(b"\n"), perf_counter() - start)
         return True
 
     async def _drain(self) -> None:

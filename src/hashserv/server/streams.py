@@ -21,15 +21,13 @@ Answered = tuple[bytes | Awaitable[bytes], LineError | None]
 _Decoded = TypeVar("_Decoded")
 
 
-def known_answers(
-    services: Services, mode: type[Command] | None, lines: list[bytes]
-) -> list[bytes | None]:
-    """Return the replies that are at hand, `None` for the others; does not wait."""
+def known_reply(services: Services, mode: type[Command] | None, data: bytes) -> bytes | None:
+    """Return the lines that answer whole lines of a mode, if all are at hand; does not wait."""
     if mode is commands.GetStream:
-        return services.equivalences.known_lookups(lines)
+        return services.equivalences.lookup_reply(data)
     if mode is commands.ExistsStream:
-        return services.equivalences.known_existences(lines)
-    return [None]
+        return services.equivalences.existence_reply(data)
+    return None
 
 
 async def answer_lines(services: Services, mode: type[Command], lines: list[bytes]) -> Answered:

@@ -115,16 +115,14 @@ class ServerWire:
         self.mode: type[Command] | None = None
         """The stream mode that the connection is in, if any."""
 
-    def whole_lines(self, data: bytes) -> list[bytes] | None:
-        """Return the lines of bytes that arrived, if that is all they are; nothing is taken.
+    def is_whole(self, data: bytes) -> bool:
+        """Tell whether bytes that arrived are whole lines of a stream mode; nothing is taken.
 
-        For the common case: in a stream mode the bytes hold whole lines, and the caller looks
-        whether each is a question that it knows the answer to, to the letter (so not `END`). If
-        so, it answers and the bytes are done with; if not, it feeds them.
+        For the common case: the caller looks whether each is a question that it knows the answer
+        to, to the letter (so not `END`). If so, it answers and the bytes are done with; if not, it
+        feeds them.
         """
-        if self.mode is None or self._lines or not data.endswith(b"\n"):
-            return None
-        return data[:-1].split(b"\n")
+        return self.mode is not None and not self._lines and data.endswith(b"\n")
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes as they arrived and return what they complete, in order.
