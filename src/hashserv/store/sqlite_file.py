@@ -30,6 +30,10 @@ READ_BUSY_SECONDS: Final = 1.0
 """How long a reader in the event loop waits; in WAL mode it only ever does while another process
 recovers the file after a crash."""
 
+MAP_BYTES: Final = 2**40
+"""How much of a file is read as mapped memory, which costs half as much as calls that copy pages:
+address space, not memory. SQLite itself may allow less, commonly 2 GiB."""
+
 LEAST_PAGE_CACHE: Final = 2 * 1024 * 1024
 """Bytes for database pages of a connection that goes through them once."""
 
@@ -59,6 +63,7 @@ def connect(
         check_same_thread=False,
     )
     connection.execute(f"PRAGMA cache_size = -{page_cache // 1024}")
+    connection.execute(f"PRAGMA mmap_size = {MAP_BYTES}")
     # Else each INSERT of many rows keeps what it would undo in a temporary file.
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
