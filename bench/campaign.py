@@ -8,7 +8,7 @@ from typing import Final
 
 from tqdm import tqdm
 
-from bench import idle, loading, transports, workloads
+from bench import idle, loading, transports, websocket, workloads
 from bench.engines import Comparison, Engines
 from bench.fairness import Fairness, Greed
 from bench.generators import Generators
@@ -58,6 +58,7 @@ class Findings:
     idle_redis: Idle | None = None
     greeds: list[Greed] = field(default_factory=list)
     carried: list[Carried] = field(default_factory=list)
+    websocket: Rates | None = None
     asked: list[Asked] = field(default_factory=list)
     copied: Copied | None = None
     engines: Engines | None = None
@@ -72,6 +73,7 @@ class Findings:
             + sum(row.wrong for row in (self.idle, self.idle_redis) if row is not None)
             + sum(row.wrong for row in self.greeds)
             + sum(row.wrong for row in self.carried)
+            + (0 if self.websocket is None else self.websocket.wrong)
             + sum(row.wrong for row in self.asked)
             + (0 if self.copied is None else self.copied.wrong)
             + (0 if self.engines is None else self.engines.wrong)
@@ -100,7 +102,7 @@ class Campaign:
         """Load, measure, and return the findings; show progress on a terminal."""
         n_measured = len(self._cached + self._durable + self._uncached)
         # And loading, warming, idle, copying, three for fairness; in each round transports,
-        # upstream, snapshot, and what is measured on PostgreSQL.
+        # WebSockets, upstream, snapshot, and what is measured on PostgreSQL.
         self._comparison = Comparison(
             self._database,
             self._generators,
@@ -108,7 +110,7 @@ class Campaign:
             cache_bytes=CACHE_BYTES,
             scale=self._plan.scale,
         )
-        steps = 7 + self._plan.rounds * (n_measured + 3 + self._comparison.steps)
+        steps = 7 + self._plan.rounds * (n_measured + 4 + self._comparison.steps)
         with (
             tqdm(total=steps, disable=None, leave=False) as self._bar,
             ExitStack() as stack,
@@ -132,6 +134,7 @@ class Campaign:
             with self._hashserv(cache_bytes=0) as ours:
                 self._measure_fairness(ours)
             self._measure_transports()
+            self._measure_websocket()
             self._measure_upstream()
             self._measure_snapshot()
             self._measure_engines()
@@ -182,6 +185,15 @@ class Campaign:
         )
         for carried in measuring.measure(self._plan.rounds):
             self._findings.carried = carried
+            self._bar.update()
+
+    def _measure_websocket(self) -> None:
+        self._bar.set_description("WebSockets")
+        workload = workloads.over_websocket(mappings=self._plan.mappings, scale=self._plan.scale)
+        for rates in websocket.measure(
+            workload, self._database, self._generators, rounds=self._plan.rounds
+        ):
+            self._findings.websocket = rates
             self._bar.update()
 
     def _measure_upstream(self) -> None:

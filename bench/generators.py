@@ -25,6 +25,7 @@ class Load:
         unknown: Percent of look-ups of what the server does not have.
         keys: Keys are taken from this range.
         offset: Where the range begins.
+        websocket: Whether each line is a frame; not for Redis.
     """
 
     mode: str
@@ -34,9 +35,10 @@ class Load:
     unknown: int = 0
     keys: int = 1
     offset: int = 0
+    websocket: bool = False
 
     def arguments(self, address: str) -> list[str]:
-        """Return the arguments that both generators take."""
+        """Return the arguments, which both generators take but for ``-w``."""
         numbers = {
             "-c": self.clients,
             "-d": self.depth,
@@ -46,7 +48,7 @@ class Load:
             "-o": self.offset,
         }
         pairs = [text for flag, number in numbers.items() for text in (flag, str(number))]
-        return ["-a", address, "-m", self.mode, *pairs]
+        return ["-a", address, "-m", self.mode, *pairs, *(["-w"] if self.websocket else [])]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ _MS = 1e3
 _RATES = ("requests", "ours/s", "Redis/s", "ratio", "min-max", "goal", "")
 _IDLE = ("memory", "ours", "Redis", "goal", "")
 _CARRIED = ("look-ups of Python clients", "ours/s", "of TCP", "min-max")
+_WEBSOCKET = ("over WebSockets", "ours/s", "over TCP/s", "ratio", "min-max", "goal", "")
 _ASKED = (
     f"look-ups, upstream {delay.ROUND_TRIP_SECONDS * _MS:.0f} ms away",
     *("seconds", "min-max", "asked there", "goal", ""),
@@ -44,6 +45,8 @@ def of(findings: Findings) -> str:
         tables.append(
             aligned(_CARRIED, [_carried(row, findings.carried[0]) for row in findings.carried])
         )
+    if findings.websocket is not None:
+        tables.append(aligned(_WEBSOCKET, [_rates(findings.websocket)]))
     if findings.asked:
         tables.append(aligned(_ASKED, [_asked(row) for row in findings.asked]))
     if findings.copied is not None:
@@ -78,6 +81,9 @@ def as_json(findings: Findings) -> dict[str, Any]:
         ],
         "transports": [
             {"name": row.name, "ours": row.rates, "wrong": row.wrong} for row in findings.carried
+        ],
+        "websocket": [
+            _rates_as_json(row, "tcp") for row in (findings.websocket,) if row is not None
         ],
         "upstream": [
             {

@@ -14,10 +14,10 @@ class Goal:
 
     least: float
     of_redis: bool = False
-    """Whether it is the ratio to what it is measured beside: Redis, but for rows on PostgreSQL."""
+    """Whether it is the ratio to what it is measured beside, where that is not Redis, too."""
 
     def __str__(self) -> str:
-        return f">= {self.least:.1f}" if self.of_redis else f">= {self.least:,.0f}/s"
+        return f">= {self.least:g}" if self.of_redis else f">= {self.least:,.0f}/s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +166,23 @@ def on_postgresql(*, mappings: int, scale: float) -> list[Workload]:
             rehearsed=True,
         ),
     ]
+
+
+def over_websocket(*, mappings: int, scale: float) -> Workload:
+    """Return look-ups over WebSockets, to be measured beside the same over TCP."""
+    return Workload(
+        name="look-ups, 10 clients x 64",
+        load=Load(
+            mode="get",
+            requests=_scaled(1_000_000, scale),
+            clients=10,
+            depth=64,
+            keys=min(mappings, 100_000),  # so that the rehearsal asks for every one
+            websocket=True,
+        ),
+        goal=Goal(least=0.35, of_redis=True),
+        rehearsed=True,
+    )
 
 
 def _scaled(requests: int, scale: float) -> int:

@@ -28,6 +28,8 @@ BitBake's own code catches those. A client whose retries are used up raises the 
 
 from typing import TYPE_CHECKING, Final
 
+from hashserv import bitbake
+
 if TYPE_CHECKING:
 
     class InvokeError(Exception):
@@ -42,14 +44,13 @@ if TYPE_CHECKING:
     class ConnectionClosedError(Exception):
         """The peer closed the connection in the middle of a conversation."""
 else:
-    try:
-        from bb.asyncrpc import (
-            ClientError,
-            ConnectionClosedError,
-            InvokeError,
-            ServerError,
-        )
-    except ImportError:
+    _theirs = bitbake.exceptions()
+    if _theirs is not None:
+        ClientError = _theirs.ClientError
+        ConnectionClosedError = _theirs.ConnectionClosedError
+        InvokeError = _theirs.InvokeError
+        ServerError = _theirs.ServerError
+    else:
 
         class InvokeError(Exception):
             """The server refused a request; its text is the message."""

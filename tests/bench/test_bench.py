@@ -48,6 +48,9 @@ def test_quick_run_measures_every_row(tmp_path: Path, open_tmp: Path) -> None:
         *("TCP", "TLS", "WebSocket", "WebSocket, TLS")
     ]
     assert all(row["ours"][0] > 0 for row in found["transports"])
+    (framed,) = found["websocket"]
+    assert framed["ours"][0] > 0
+    assert framed["tcp"][0] > 0
     upstream = {row["name"]: row for row in found["upstream"]}
     assert {name: row["questions"] for name, row in upstream.items()} == {
         "10,000 unknown there": [10_000],
@@ -75,6 +78,21 @@ def test_wrong_replies_of_ours_are_counted(tmp_path: Path, programs: generators.
     with servers.Hashserv(tmp_path / "empty.db", cache_bytes=0, generators=programs) as server:
         assert server.under(known).wrong == REQUESTS
         assert server.under(unknown).wrong == 0
+
+
+def test_wrong_replies_over_websockets_are_counted(
+    tmp_path: Path, programs: generators.Generators
+) -> None:
+    binds = ("127.0.0.1:0", "ws://127.0.0.1:0")
+    with servers.Hashserv(
+        tmp_path / "empty.db", cache_bytes=0, generators=programs, binds=binds
+    ) as server:
+        address = server.addresses[1].removeprefix("ws://")
+        for mode, unknown, wrong in [("get", 0, REQUESTS), ("get", 100, 0), ("report", 0, 0)]:
+            load = generators.Load(
+                mode=mode, requests=REQUESTS, unknown=unknown, keys=REQUESTS, websocket=True
+            )
+            assert programs.run(programs.loadgen, address, load).wrong == wrong
 
 
 def test_long_line_counts_questions_about_tasks(

@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 import websockets.asyncio.server
 import websockets.sync.server
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.sync.server import ServerConnection
 
 from hashserv.address import WebSocketAddress
 from hashserv.errors import ConnectionClosedError
 from hashserv.transport.tls import ServerTls, TlsError
-from hashserv.transport.websocket import FrameLines
 from hashserv.wire import framing
 from tests.certificates import Certificates
 from tests.transport.loops import SECONDS
@@ -259,29 +256,3 @@ def test_nobody_is_there(open_stream: Open) -> None:
         port = taken.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
         open_stream(local(port))
-
-
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.lists(st.binary(max_size=20), min_size=1, max_size=4),
-            st.sampled_from([Opcode.TEXT, Opcode.BINARY]),
-            st.booleans(),
-        )
-    )
-)
-def test_frames_become_lines(messages: list[tuple[list[bytes], Opcode, bool]]) -> None:
-    frames: list[Frame] = []
-    for pieces, opcode, pinged in messages:
-        for at, piece in enumerate(pieces):
-            last = at == len(pieces) - 1
-            frames.append(Frame(opcode if at == 0 else Opcode.CONT, piece, fin=last))
-            if pinged:
-                frames.append(Frame(Opcode.PING, b"\n"))
-    expected = [b"".join(pieces).replace(b"\n", b" ") for pieces, _, _ in messages]
-    assert FrameLines().take(frames) == b"".join(line + b"\n" for line in expected)
-    lines = FrameLines()
-    assert b"".join(lines.take([frame]) for frame in frames) == b"".join(
-        line + b"\n" for line in expected
-    )

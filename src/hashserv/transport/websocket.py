@@ -6,67 +6,223 @@ the reference's own ends do.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable
+from itertools import takewhile
 from typing import Final
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
-from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
-from websockets.protocol import Protocol, State
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import Protocol, Side, State
 from websockets.uri import WebSocketURI
 
 from hashserv.address import TcpAddress, TlsAddress, WebSocketAddress
 from hashserv.errors import ConnectionClosedError
+from hashserv.transport.websocket_frames import (
+    frame_end,
+    masked_text_frames,
+    take_texts,
+    text_frames,
+)
 from hashserv.wire.framing import DEFAULT_MAX_MESSAGE
 
 frames_logger = logging.getLogger("hashserv.websocket")
 """What `websockets` tells: of each connection on the level INFO, which is said elsewhere."""
 frames_logger.setLevel(logging.WARNING)
 
+PIECE_BYTES: Final = 4096
+"""How much is given to the protocol at once: it may hold hundreds of tiny frames, or, compressed,
+become a thousand times as long."""
+
+RUN_BYTES: Final = 16_384
+"""How much is taken to text messages at once: 170 look-ups, or 2,700 empty lines."""
+
 _MESSAGES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
+_HEAD_END: Final = b"\r\n\r\n"
 
 
-class FrameLines:
-    """The lines that frames carry."""
+class FrameReader:
+    """Makes lines of what arrives at one end of a WebSocket, in pieces.
 
-    __slots__ = ("_begun",)
+    Runs of text messages in one frame each are taken in one pass. Any other frame is given to the
+    protocol alone, so that it is always known where the next one begins; and everything is, while
+    the protocol has not opened, from when it closes, and where an extension is in use.
 
-    def __init__(self) -> None:
-        self._begun = bytearray()  # fragments; the protocol bounds their sum
+    Args:
+        protocol: Whose end it is.
+        max_message: How many bytes a message may have; the protocol's own limit.
+        accept: Called with the request that a server gets.
+    """
+
+    __slots__ = (
+        *("_accept", "_at", "_begun", "_fragments", "_given", "_head_tail", "_masked"),
+        *("_max_message", "_protocol", "_received", "_starved", "_text"),
+    )
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        *,
+        max_message: int,
+        accept: Callable[[Request], None] | None = None,
+    ) -> None:
+        self._protocol = protocol
+        self._masked = protocol.side is Side.SERVER
+        self._max_message = max_message
+        self._accept = accept
+        self._received = b""  # what is to be read, from `_at` on
+        self._at = 0
+        self._starved = True  # nothing can be done with that before more comes
+        self._given = 0  # so many bytes of a frame are still to be given to the protocol
+        self._head_tail: bytes | None = b""  # the last bytes of an HTTP head that has not ended
+        self._begun = False  # whether a message in fragments has
+        self._fragments = bytearray()  # the protocol bounds their sum
+        self._text = False  # whether the message is, or else binary
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they arrived."""
+        self._received = self._received[self._at :] + data
+        self._at = 0
+        self._starved = not self._received
+
+    def drop(self) -> None:
+        """Forget what was not read."""
+        self._received = b""
+        self._at = 0
+        self._starved = True
 
     @property
-    def begun(self) -> bool:
-        """Whether a message in fragments has begun and not ended."""
-        return bool(self._begun)
+    def ready(self) -> bool:
+        """Whether there is something to read."""
+        return not self._starved
 
-    def take(self, events: Iterable[Frame | Request | Response]) -> bytes:
-        """Return the lines that end with these frames, each with its line feed."""
-        lines: list[bytes | bytearray | memoryview] = []
-        for frame in events:
-            if not isinstance(frame, Frame) or frame.opcode not in _MESSAGES:
-                continue
-            if not frame.fin:
-                self._begun += frame.data
-            elif frame.opcode is Opcode.CONT:
-                lines.append(self._begun + frame.data)
-                self._begun = bytearray()
-            else:
-                lines.append(frame.data)
-        if not lines:
-            return b""
-        data = b"\n".join([*lines, b""])
-        if data.count(b"\n") != len(lines):
-            data = b"\n".join([*(bytes(line).replace(b"\n", b" ") for line in lines), b""])
-        return data
+    @property
+    def unread(self) -> int:
+        """How many bytes wait to be read."""
+        return len(self._received) - self._at
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the peer has begun a message and not ended it."""
+        return bool(self._begun or self._given or self.unread or self._protocol.reader.buffer)
+
+    def read(self) -> bytes:
+        """Read a piece, and return the lines that end in it, each with its line feed.
+
+        What the protocol has to send afterwards, such as a pong, comes before what answers them.
+        """
+        protocol = self._protocol
+        if protocol.state is not State.OPEN or protocol.extensions:
+            self._given = 0
+            lines = self._give(self._cut_head(self._at + PIECE_BYTES))
+        elif self._given:
+            lines = self._give_frame()
+        else:
+            lines = b"" if self._begun else self._run()
+            if not lines:
+                end = frame_end(self._received, self._at)
+                if end is None:
+                    self._starved = True
+                    return b""
+                self._given = end - self._at
+                lines = self._give_frame()
+        if self._at >= len(self._received):
+            self.drop()
+        return lines
+
+    def _run(self) -> bytes:
+        """Take text messages in one frame each, as long as nothing else comes."""
+        end = min(self._at + RUN_BYTES, len(self._received))
+        texts, self._at = take_texts(
+            self._received, self._at, end, masked=self._masked, longest=self._max_message
+        )
+        lines = _lines(texts)
+        return lines if lines.isascii() else _lines(list(takewhile(self._is_text, texts)))
+
+    def _give_frame(self) -> bytes:
+        """Give the protocol what is there of a frame."""
+        end = min(self._at + min(self._given, PIECE_BYTES), len(self._received))
+        self._given -= end - self._at
+        return self._give(end)
+
+    def _cut_head(self, end: int) -> int:
+        """Return where to stop: not behind the HTTP head, where the protocol has yet to agree."""
+        if self._head_tail is None:
+            return end
+        seen = self._head_tail + self._received[self._at : end]
+        head_end = seen.find(_HEAD_END)
+        if head_end < 0:
+            self._head_tail = seen[1 - len(_HEAD_END) :]
+            return end
+        cut = self._at + head_end + len(_HEAD_END) - len(self._head_tail)
+        self._head_tail = None
+        return cut
+
+    def _give(self, end: int) -> bytes:
+        """Give bytes to the protocol, and return the lines that it makes of them."""
+        piece = self._received[self._at : end]
+        self._at += len(piece)
+        self._protocol.receive_data(piece)
+        messages: list[bytes] = []
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                message = self._message(event)
+                if message is None:
+                    continue
+                if self._text and not self._is_text(message):
+                    break
+                messages.append(message)
+            elif isinstance(event, Request) and self._accept is not None:
+                self._accept(event)
+        return _lines(messages)
+
+    def _message(self, frame: Frame) -> bytes | None:
+        """Return the message that ends with a frame, if one does."""
+        if frame.opcode not in _MESSAGES:
+            return None
+        if frame.opcode is not Opcode.CONT:
+            self._text = frame.opcode is Opcode.TEXT
+        self._begun = not frame.fin
+        if self._begun:
+            self._fragments += frame.data
+            return None
+        message = b"".join([self._fragments, frame.data])
+        self._fragments.clear()
+        return message
+
+    def _is_text(self, message: bytes) -> bool:
+        """Tell whether a text is UTF-8, without which the connection fails (RFC 6455 §8.1)."""
+        try:
+            if not message.isascii():
+                message.decode()
+        except UnicodeDecodeError as error:
+            self._protocol.fail(CloseCode.INVALID_DATA, "a text is not UTF-8")
+            self._protocol.parser_exc = error
+            return False
+        return True
 
 
-def send_lines(protocol: Protocol, data: bytes) -> None:
-    """Have each of some whole lines sent as a text frame."""
+def _lines(messages: list[bytes]) -> bytes:
+    """Return each message as a line, with its line feed."""
+    if not messages:
+        return b""
+    data = b"\n".join([*messages, b""])
+    if data.count(b"\n") != len(messages):
+        data = b"\n".join([*(message.replace(b"\n", b" ") for message in messages), b""])
+    return data
+
+
+def frames_of(protocol: Protocol, data: bytes) -> bytes:
+    """Return whole lines as text frames, behind what the protocol has to send already."""
     lines = data.split(b"\n")
     lines.pop()
-    for line in lines:
-        protocol.send_text(line)
+    if protocol.extensions:
+        for line in lines:
+            protocol.send_text(line)
+        return b"".join(protocol.data_to_send())
+    encode = text_frames if protocol.side is Side.SERVER else masked_text_frames
+    return b"".join([*protocol.data_to_send(), encode(lines)])
 
 
 def below(address: WebSocketAddress) -> TcpAddress | TlsAddress:
@@ -81,7 +237,7 @@ class ClientWebSocket:
         address: The server's.
     """
 
-    __slots__ = ("_address", "_frames", "_lines", "_protocol", "_received")
+    __slots__ = ("_address", "_protocol", "_reader", "_received")
 
     def __init__(self, address: WebSocketAddress) -> None:
         path, _, query = address.path.partition("?")
@@ -89,7 +245,7 @@ class ClientWebSocket:
         uri = WebSocketURI(address.secure, host, address.port, path, query)
         self._address = address
         self._protocol = ClientProtocol(uri, max_size=DEFAULT_MAX_MESSAGE, logger=frames_logger)
-        self._frames = FrameLines()
+        self._reader = FrameReader(self._protocol, max_message=DEFAULT_MAX_MESSAGE)
         self._received: list[bytes] = []
 
     def upgrade(self) -> bytes:
@@ -116,14 +272,13 @@ class ClientWebSocket:
         """
         if self._protocol.state is not State.OPEN:
             raise ConnectionClosedError(self._farewell())
-        send_lines(self._protocol, lines)
-        return self.answer()
+        return frames_of(self._protocol, lines)
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they arrived."""
-        self._protocol.receive_data(data)
-        if lines := self._frames.take(self._protocol.events_received()):
-            self._received.append(lines)
+        self._reader.feed(data)
+        while self._reader.ready:
+            self._received.append(self._reader.read())
 
     def end(self) -> None:
         """Take note that no more will arrive."""

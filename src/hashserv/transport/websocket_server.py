@@ -17,15 +17,9 @@ from websockets.server import ServerProtocol
 from hashserv.address import Network
 from hashserv.errors import loggable
 from hashserv.transport.listen import LINGER_SECONDS
-from hashserv.transport.websocket import FrameLines, frames_logger, send_lines
+from hashserv.transport.websocket import FrameReader, frames_logger, frames_of
 
 logger = logging.getLogger("hashserv.server")
-
-_HEAD_END: Final = b"\r\n\r\n"
-
-PIECE_BYTES: Final = 4096
-"""How much is taken to frames at once: it may hold hundreds of tiny ones, or, compressed, become a
-thousand times as long."""
 
 TURN_SECONDS: Final = 0.001
 """How long frames of one connection are read before other connections have their turn."""
@@ -43,9 +37,9 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
     """
 
     __slots__ = (
-        *("_closing", "_ended", "_frames", "_full", "_head_tail", "_held", "_inner", "_lingering"),
-        *("_loop", "_message_timeout", "_paused", "_peername", "_protocol", "_read", "_real"),
-        *("_scheduled", "_timer", "_trusted", "_unread", "_wants_close"),
+        *("_closing", "_ended", "_full", "_held", "_inner", "_lingering", "_loop"),
+        *("_message_timeout", "_paused", "_peername", "_protocol", "_reader", "_real"),
+        *("_scheduled", "_timer", "_trusted", "_wants_close"),
     )
 
     def __init__(
@@ -63,11 +57,8 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
         self._protocol = _Protocol(max_message=max_message, compression=compression)
         self._message_timeout = message_timeout
         self._loop = asyncio.get_running_loop()
-        self._frames = FrameLines()
-        self._head_tail: bytes | None = b""  # the last bytes of a request that has not ended
+        self._reader = FrameReader(self._protocol, max_message=max_message, accept=self._upgrade)
         self._held: list[bytes] = []  # written before there was a WebSocket
-        self._unread = b""  # what was received, and is taken to frames from `_read` on
-        self._read = 0
         self._scheduled = False  # it goes on in another turn
         self._timer: asyncio.TimerHandle | None = None
         self._wants_close = False
@@ -89,8 +80,7 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
     def data_received(self, data: bytes) -> None:
         """Give the session the lines that came, as many at once as a piece of it holds."""
         self._stop_timer()
-        self._unread = self._unread[self._read :] + data
-        self._read = 0
+        self._reader.feed(data)
         if not self._scheduled:
             self._receive_pieces()
 
@@ -122,7 +112,7 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
             self._lingering.cancel()
         self._stop_timer()
         self._closing = True
-        self._unread = b""
+        self._reader.drop()
         # A peer that said goodbye need not wait for the answer.
         self._inner.connection_lost(None if self._protocol.close_rcvd else exc)
 
@@ -134,8 +124,7 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
         if self._closing or self._wants_close:
             return
         if state is State.OPEN:
-            send_lines(self._protocol, bytes(data))
-            self._flush()
+            self._real.write(frames_of(self._protocol, bytes(data)))
         elif state is State.CONNECTING:
             self._held.append(bytes(data))
 
@@ -198,54 +187,29 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
 
     # The frames.
 
-    def _receive(self, data: bytes) -> None:
-        if self._head_tail is not None:
-            data = self._receive_head(data)
-        protocol = self._protocol
-        protocol.receive_data(data)
-        events = protocol.events_received()
+    def _receive_piece(self) -> None:
+        lines = self._reader.read()
         self._flush()
-        if lines := self._frames.take(events):
+        if lines:
             self._inner.data_received(lines)
+        protocol = self._protocol
         if protocol.close_rcvd is not None:
             self._end()
         elif protocol.eof_sent:  # it refused something
             self._linger()
 
-    def _receive_head(self, data: bytes) -> bytes:
-        """Take in the request, and return what follows it: frames before their time are wrong.
-
-        The protocol would read those before it has agreed to anything.
-        """
-        tail = self._head_tail or b""
-        seen = tail + data
-        end = seen.find(_HEAD_END)
-        if end < 0:
-            self._head_tail = seen[1 - len(_HEAD_END) :]
-            return data
-        self._head_tail = None
-        cut = end + len(_HEAD_END) - len(tail)
-        self._protocol.receive_data(data[:cut])
-        for request in self._protocol.events_received():
-            if isinstance(request, Request):
-                self._upgrade(request)
-        return data[cut:]
-
     def _receive_pieces(self) -> None:
         """Take what came to frames, as long as the session takes their lines, in turns."""
         self._scheduled = False
         end = self._loop.time() + TURN_SECONDS
-        while self._read < len(self._unread) and not self._paused and not self._full:
+        while self._reader.ready and not self._paused and not self._full:
             if self._loop.time() > end:
                 self._go_on_later()
                 return
-            piece = self._unread[self._read : self._read + PIECE_BYTES]
-            self._read += len(piece)
-            self._receive(piece)
-        if self._read >= len(self._unread):
-            self._unread, self._read = b"", 0
+            self._receive_piece()
+        if not self._reader.ready:
             self._resume()  # what came while this waited for its turn
-            if self._lingering is None and (self._frames.begun or self._protocol.reader.buffer):
+            if self._lingering is None and self._reader.unfinished:
                 self._timer = self._loop.call_later(self._message_timeout, self._time_out)
 
     def _go_on_later(self) -> None:
@@ -271,7 +235,7 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
         if client := _client(self._peername, request.headers, self._trusted):
             self._peername = client
         for data in self._held:
-            send_lines(self._protocol, data)
+            self._real.write(frames_of(self._protocol, data))
         self._held.clear()
         if self._wants_close:
             self.write_eof()
@@ -285,7 +249,7 @@ class WebSocketEnd(asyncio.Protocol, asyncio.Transport):
         """Take what the peer sends, if neither it nor the session needs a pause."""
         if self._paused or self._full or self._scheduled or self._real.is_closing():
             return
-        if self._read < len(self._unread):
+        if self._reader.ready:
             self._go_on_later()
         else:
             self._real.resume_reading()
