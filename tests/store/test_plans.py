@@ -197,7 +197,7 @@ def test_outputs_are_counted_in_one_pass(database: sqlite3.Connection, layout: L
     steps = plan(database, layout.statements.split_outputs)
     index = layout.statements.by_outhash.removeprefix("INDEXED BY ")
     assert scans(steps) == [f"SCAN o USING INDEX {index}", "SCAN s"]
-    # In a compact file those are sorted whose beginnings have more than one unihash.
+    # In a compact file those are sorted whose endings have more than one unihash.
     sorts = [step for step in steps if "TEMP B-TREE" in step]
     assert len(sorts) == (layout.statements is COMPACT_STATEMENTS)
     if sorts:

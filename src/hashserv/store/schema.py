@@ -3,8 +3,8 @@
 Files and schemas stay readable by the reference: no column more, no column less. Of its indexes
 those are left out that repeat a unique constraint: ``taskhash_lookup_v4`` and ``config_lookup``.
 
-A new SQLite file is *compact*: its indexes hold the beginnings of hashes, and a trigger stands in
-for the unique constraint of outhash rows. Files that exist keep the indexes of the reference.
+A new SQLite file is *compact*: its indexes hold the endings of hashes, and a trigger stands in for
+the unique constraint of outhash rows. Files that exist keep the indexes of the reference.
 """
 
 import sys
@@ -118,25 +118,26 @@ CREATE_INDEXES: Final = {
     for name, (table, columns) in INDEXES.items()
 }
 
-PREFIX: Final = 12
+ENDING: Final = 12
 """Characters of a hash that a compact file's indexes hold: 48 bits, so that of ten million random
-hashes hardly two begin alike. Whoever means them to begin alike manages that with more as well."""
+hashes hardly two end alike; nor do numbers with leading zeros, as one makes them up for a test.
+Whoever means hashes to end alike manages that with more characters as well."""
 
-PREFIXED: Final = {MAPPINGS: ("unihash",), OUTHASHES: ("outhash", "taskhash")}
-"""The columns of each table whose beginnings a compact file has an index of."""
+BY_ENDING: Final = {MAPPINGS: ("unihash",), OUTHASHES: ("outhash", "taskhash")}
+"""The columns of each table whose endings a compact file has an index of."""
 
 
-def prefix(text: str) -> str:
+def ending(text: str) -> str:
     """Return what an index of a compact file holds of a text.
 
     `substr` is as old as SQLite: a function that some version lacks would make files unreadable.
     """
-    return f"substr({text}, 1, {PREFIX})"
+    return f"substr({text}, -{ENDING})"
 
 
 _KNOWN: Final = " AND ".join(
     (
-        f"{prefix('taskhash')} = {prefix('new.taskhash')}",
+        f"{ending('taskhash')} = {ending('new.taskhash')}",
         # The + keeps the planner from putting new.taskhash, which no index holds, into `substr`,
         # and from an index of the reference's on method and outhash: classes may be large.
         *(f"+{column} = new.{column}" for column in ("method", "taskhash", "outhash")),
@@ -146,9 +147,9 @@ _KNOWN: Final = " AND ".join(
 COMPACT: Final = {
     **{
         f"hashserv_{column}": (
-            f"CREATE INDEX IF NOT EXISTS hashserv_{column} ON {table} ({prefix(column)})"
+            f"CREATE INDEX IF NOT EXISTS hashserv_{column} ON {table} ({ending(column)})"
         )
-        for table, columns in PREFIXED.items()
+        for table, columns in BY_ENDING.items()
         for column in columns
     },
     "hashserv_unique": f"""CREATE TRIGGER IF NOT EXISTS hashserv_unique

@@ -10,7 +10,7 @@ and so go through the whole table for each, but for ``NOT INDEXED``, which leave
 from collections.abc import Mapping as Dictionary
 from typing import Final
 
-from hashserv.store.schema import COLUMNS, MAPPINGS, OUTHASHES, PREFIXED, prefix
+from hashserv.store.schema import BY_ENDING, COLUMNS, MAPPINGS, OUTHASHES, ending
 from hashserv.store.statements import WITHOUT_MAPPING, Statements
 
 
@@ -73,22 +73,22 @@ class CompactStatements(SqliteStatements):
 
     def __init__(self) -> None:
         super().__init__()
-        class_ = prefix("o.outhash")
-        # The index puts beginnings in order, not outhashes: those are sorted only where mappings of
-        # one beginning differ, else millions of them would be kept in memory.
+        end = ending("o.outhash")
+        # The index puts endings in order, not outhashes: those are sorted only where an ending has
+        # several unihashes, else millions of them would be kept in memory.
         self.split_outputs = f"""
             SELECT count(*) FROM (
                 SELECT o.outhash FROM {self.joined(self.by_outhash)}
-                WHERE {class_} IN (
-                    SELECT {class_} FROM {self.joined(self.by_outhash)}
-                    GROUP BY {class_} HAVING min(m.unihash) != max(m.unihash)
+                WHERE {end} IN (
+                    SELECT {end} FROM {self.joined(self.by_outhash)}
+                    GROUP BY {end} HAVING min(m.unihash) != max(m.unihash)
                 )
                 GROUP BY o.method, o.outhash HAVING min(m.unihash) != max(m.unihash)
             ) AS s
         """
 
     def having(self, table: str, values: Dictionary[str, str], *, alias: str = "") -> str:
-        """Return the predicate, with the beginnings that the indexes hold beside the whole values.
+        """Return the predicate, with the endings that the indexes hold beside the whole values.
 
         The + leaves the planner no index but these: not one that the reference has added, by method
         alone; and it keeps it from replacing the column in `substr` by the value that it has to
@@ -96,8 +96,8 @@ class CompactStatements(SqliteStatements):
         """
         of = alias and f"{alias}."
         found = [
-            f"{prefix(of + column)} = {prefix(values[column])}"
-            for column in PREFIXED[table]
+            f"{ending(of + column)} = {ending(values[column])}"
+            for column in BY_ENDING[table]
             if column in values
         ]
         if not found:
