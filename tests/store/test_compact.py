@@ -274,6 +274,21 @@ def test_the_reference_reads_and_writes_it_by_its_own_indexes(
     assert len(outhash_rows(file)) == 1
 
 
+def test_one_index_more_is_all_that_the_reference_has_of_its_own_files(
+    reference: sqlite3.Connection, file: Path
+) -> None:
+    """The one that the documentation gives to who goes back."""
+    reference.execute(
+        "CREATE UNIQUE INDEX outhash_rows ON outhashes_v2 (method, taskhash, outhash)"
+    )
+    by_task = "SELECT outhash FROM outhashes_v2 WHERE method = 'm' AND taskhash = 't-first'"
+    assert "outhash_rows (method=? AND taskhash=?)" in steps(reference, by_task)
+    upsert = f"INSERT {INSERT} ON CONFLICT (method, taskhash, outhash) DO NOTHING"
+    assert reference.execute(upsert, ("t-first", "o-first")).rowcount == 0
+    assert store_reports(file, report("second")) == ["u-second"]
+    assert "outhash_rows" in names(file)
+
+
 def test_both_work_with_it_at_the_same_time(reference: sqlite3.Connection, file: Path) -> None:
     asked = "SELECT taskhash FROM outhashes_v2 WHERE method = 'm' AND outhash = 'o-first'"
     assert reference.execute(asked).fetchall() == [("t-first",)]
