@@ -36,13 +36,15 @@ def fill_database(database: Path, count: int, generators: Generators) -> None:
         connection.execute(f"PRAGMA cache_size = {_PAGE_CACHE}")
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
-        indexes = connection.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+        # Triggers look at indexes, row by row.
+        dropped = connection.execute(
+            "SELECT type, name, sql FROM sqlite_master "
+            "WHERE type IN ('index', 'trigger') AND sql IS NOT NULL"
         ).fetchall()
-        for name, _ in indexes:
-            connection.execute(f"DROP INDEX {name}")
+        for kind, name, _ in dropped:
+            connection.execute(f"DROP {kind} {name}")
         _insert(connection, generators.rows(count))
-        for _, statement in indexes:
+        for *_, statement in dropped:
             connection.execute(statement)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 from tests.sql_servers import MARIADBD, Mariadb, Postgres, system_database
+from tests.store.databases import AS_THE_REFERENCE, make
 
 SQL_ENGINES: Final = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 """By their drivers."""
@@ -18,7 +19,10 @@ SQL_ENGINES: Final = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 SYSTEM: Final = os.environ.get("HASHSERV_TEST_POSTGRESQL")
 """A PostgreSQL server that runs already: a URL, whose user may create databases."""
 
-ENGINES: Final = ("sqlite", *SQL_ENGINES, *(["system"] if SYSTEM else []))
+REFERENCE_FILE: Final = "reference-file"
+"""SQLite, with a file that the reference has created."""
+
+ENGINES: Final = ("sqlite", REFERENCE_FILE, *SQL_ENGINES, *(["system"] if SYSTEM else []))
 
 FreshDatabase = Callable[[str], str]
 
@@ -65,6 +69,8 @@ def fresh_database(request: pytest.FixtureRequest, short_tmp: Path) -> Iterator[
             count += 1
             if engine == "sqlite":
                 return str(short_tmp / f"fresh{count}.db")
+            if engine == REFERENCE_FILE:
+                return str(make(short_tmp / f"fresh{count}.db", *AS_THE_REFERENCE))
             if engine == "system":
                 return stack.enter_context(system_database(SYSTEM or ""))
             server: Postgres | Mariadb

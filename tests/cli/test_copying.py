@@ -11,7 +11,7 @@ from tests.cli.commands import hashserv, python
 from tests.conftest import StartServer
 from tests.peers import Peer, digest
 from tests.store import databases
-from tests.store.databases import ERAS, copy_of, make, rows
+from tests.store.databases import AS_THE_REFERENCE, ERAS, copy_of, make, rows
 
 COLUMNS = {
     "unihashes_v3": "method, taskhash, unihash, gc_mark",
@@ -108,6 +108,25 @@ def test_an_interrupted_copy_goes_on(
     mappings, outhashes = (line.split()[-5] for line in done.stdout.splitlines()[:2])
     assert int(mappings) == (225 - held if insert == "insert_mappings" else 0)
     assert int(outhashes) == (253 if insert == "insert_mappings" else 253 - held)
+
+
+def test_a_copy_takes_less_of_the_disk(tmp_path: Path) -> None:
+    source, target = make(tmp_path / "old.db", *AS_THE_REFERENCE), tmp_path / "new.db"
+    digits = [f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}" * 4 for n in range(2000)]
+    with closing(sqlite3.connect(source)) as connection:
+        connection.executemany(
+            "INSERT INTO unihashes_v3 (method, taskhash, unihash, gc_mark) "
+            "VALUES ('m', ?1, ?1, '')",
+            ((each,) for each in digits),
+        )
+        connection.executemany(
+            "INSERT INTO outhashes_v2 (method, taskhash, outhash) VALUES ('m', ?1, ?1)",
+            ((each,) for each in digits),
+        )
+        connection.commit()
+    assert hashserv("copy", source, target).returncode == 0
+    assert content(target) == content(source)
+    assert target.stat().st_size < 0.75 * source.stat().st_size
 
 
 def test_a_copy_of_a_copy_that_is_done_copies_nothing(tmp_path: Path, source: Path) -> None:

@@ -308,3 +308,42 @@ def test_outputs_with_more_than_one_unihash_are_counted(run: Run) -> None:
         assert await store.split_outputs() == 2
 
     run(scenario)
+
+
+def test_hashes_that_begin_and_end_alike_are_told_apart(run: Run) -> None:
+    """An index may hold a part of them alone, and whoever reports may have invented them."""
+    alike = "0123456789abcdef"
+    t1, t2, o1, o2, u1, u2 = (f"{alike}{n}{alike}" for n in ("t1", "t2", "o1", "o2", "u1", "u2"))
+
+    async def scenario(store: Store) -> None:
+        assert await store.report([report(t1, o1, u1)]) == [u1]
+        assert await unihashes(store, t1, t2, alike) == [u1, None, None]
+        assert await store.exists([u1, u2, alike]) == [True, False, False]
+        assert await store.equivalent("m", o2) is None
+        assert await store.outhash("m", o2) is None
+        assert await store.task(key(t2)) is None
+        assert await store.report([report(t2, o2, u2), report(t2, o2, u1)]) == [u2, u2]
+        assert await store.split_outputs() == 0
+        assert (await store.usage())["outhashes_v2"] == 2
+        found = await store.equivalent("m", o2), await store.task(key(t1))
+        assert [each and each.unihash for each in found] == [u2, u1]
+        assert await store.mark("a", [{"unihash": u1}, {"method": "m", "taskhash": t2}]) == [1, 1]
+        assert await store.remove({"unihash": u2}) == 1
+        assert await store.remove({"method": "m", "outhash": o2}) == 1
+        assert await store.remove({"method": "m", "taskhash": t1, "outhash": o2}) == 0
+        assert await unihashes(store, t1, t2) == [u1, None]
+        assert await store.outhash("m", o1) is not None
+        assert await store.remove({"method": "m", "taskhash": t1}) == 2
+
+    run(scenario)
+
+
+def test_many_rows_that_end_alike_are_removed_by_slices(run: Run) -> None:
+    rows = [Outhash(0, "m", f"t{n}", f"{n % 3}{0:063}", None, *[None] * 6) for n in range(2500)]
+
+    async def scenario(store: Store) -> None:
+        assert await store.insert_outhashes(rows) == 2500
+        assert await store.remove({"method": "m", "outhash": f"{0:064}"}) == 834
+        assert (await store.usage())["outhashes_v2"] == 1666
+
+    run(scenario)

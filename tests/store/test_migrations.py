@@ -52,6 +52,13 @@ def dump(file: Path) -> list[str]:
     return lines
 
 
+def copied_into_a_new_file(file: Path) -> Path:
+    new = file.parent / "new.db"
+    open_once(new)
+    copied = [f"INSERT INTO main.{table} SELECT * FROM old.{table}" for table in TABLES]
+    return make(new, f"ATTACH '{file}' AS old", *copied)
+
+
 @pytest.mark.parametrize("era", ERAS)
 def test_every_row_is_kept(tmp_path: Path, era: str) -> None:
     file = copy_of(era, tmp_path)
@@ -98,10 +105,13 @@ def test_users_and_the_collection_under_way_stay(tmp_path: Path) -> None:
     assert rows(file, "SELECT id, gc_mark FROM unihashes_v3 ORDER BY id") == marks
 
 
+@pytest.mark.parametrize("layout", ["the reference's", "compact"])
 @pytest.mark.parametrize("old", ["tasks_v2", "unihashes_v2"])
-def test_rows_of_an_older_table_join_those_beside_it(tmp_path: Path, old: str) -> None:
+def test_rows_of_an_older_table_join_those_beside_it(tmp_path: Path, old: str, layout: str) -> None:
     """What is in today's tables stays; where both know a taskhash, today's unihash holds."""
     file = copy_of("unihashes_v3", tmp_path)
+    if layout == "compact":
+        file = copied_into_a_new_file(file)
     held = rows(file, "SELECT method, taskhash, unihash FROM unihashes_v3 LIMIT 1")[0]
     method, taskhash, _ = held
     copied = copy_of(old, tmp_path)

@@ -14,6 +14,7 @@ from hashserv.store import sqlite_file
 from hashserv.store.checkpoint import Checkpointer
 from hashserv.store.group_commit import MAX_GROUP
 from hashserv.store.sqlite import SqliteStore
+from hashserv.store.sqlite_statements import STATEMENTS
 from hashserv.store.sqlite_transaction import SqliteTransaction
 from hashserv.store.times import Clock
 from hashserv.store.transactions import Committed, Transaction, Work
@@ -67,7 +68,7 @@ def run_writer(file: Path, body: Body) -> list[str]:
         writer = Writer(
             connection,
             str(file),
-            transaction=SqliteTransaction(connection, Clock()),
+            transaction=SqliteTransaction(connection, STATEMENTS, Clock()),
             report=recorder.report,
             observer=recorder,
             checkpointer=Checkpointer(sqlite_file.connect(str(file), writable=True, busy=1)),

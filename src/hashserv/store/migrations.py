@@ -7,6 +7,7 @@ from typing import Final
 from hashserv.errors import NotADatabase
 from hashserv.store.schema import (
     COLUMNS,
+    COMPACT,
     CREATE_INDEXES,
     FORMER_MAPPINGS,
     FORMER_TASKS,
@@ -75,9 +76,19 @@ def is_readable(connection: sqlite3.Connection) -> bool:
     tables = _names(connection, "table")
     return (
         set(TABLES) <= tables
-        and set(CREATE_INDEXES) <= _names(connection, "index")
+        and set(COMPACT if is_compact(connection) else CREATE_INDEXES)
+        <= _names(connection, "index") | _names(connection, "trigger")
         and not tables & {FORMER_MAPPINGS, FORMER_TASKS}
     )
+
+
+def is_compact(connection: sqlite3.Connection) -> bool:
+    """Tell whether a file is compact: its outhash rows have no unique constraint.
+
+    The reference adds its indexes to such a file, and can't add a constraint.
+    """
+    unique = f"SELECT 1 FROM pragma_index_list('{OUTHASHES}') WHERE origin = 'u'"
+    return OUTHASHES in _names(connection, "table") and not connection.execute(unique).fetchone()
 
 
 def migrate(connection: sqlite3.Connection, path: str, *, level: int = logging.WARNING) -> None:
@@ -110,7 +121,9 @@ def _migrate(connection: sqlite3.Connection, path: str, level: int) -> list[str]
     unused = [name for name in UNUSED_INDEXES if name in _names(connection, "index")]
     for name in unused:
         connection.execute(f"DROP INDEX {name}")
-    for statement in (*create_tables(SQLITE_TYPES), *CREATE_INDEXES.values()):
+    compact = not tables or is_compact(connection)
+    created = COMPACT if compact else CREATE_INDEXES
+    for statement in (*create_tables(SQLITE_TYPES, compact=compact), *created.values()):
         connection.execute(statement)
     for table, statements, era in (
         (FORMER_MAPPINGS, _CARRY_MAPPINGS, "2021 to 2023"),

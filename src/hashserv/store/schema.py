@@ -2,6 +2,9 @@
 
 Files and schemas stay readable by the reference: no column more, no column less. Of its indexes
 those are left out that repeat a unique constraint: ``taskhash_lookup_v4`` and ``config_lookup``.
+
+A new SQLite file is *compact*: its indexes hold the endings of hashes, and a trigger stands in for
+the unique constraint of outhash rows. Files that exist keep the indexes of the reference.
 """
 
 import sys
@@ -56,8 +59,14 @@ class Types:
     """Goes behind a table's columns."""
 
 
-def create_tables(types: Types) -> tuple[str, ...]:
-    """Return the statements that create the tables where they are missing."""
+def create_tables(types: Types, *, compact: bool = False) -> tuple[str, ...]:
+    """Return the statements that create the tables where they are missing.
+
+    Args:
+        types: Those of the engine.
+        compact: Whether `COMPACT` follows, which keeps outhash rows unique.
+    """
+    unique = "" if compact else ",\n        UNIQUE(method, taskhash, outhash)"
     return (
         f"""CREATE TABLE IF NOT EXISTS {MAPPINGS} (
         id {types.id},
@@ -78,8 +87,7 @@ def create_tables(types: Types) -> tuple[str, ...]:
         "PV" {types.text},
         "PR" {types.text},
         task {types.text},
-        outhash_siginfo {types.long},
-        UNIQUE(method, taskhash, outhash)
+        outhash_siginfo {types.long}{unique}
     ){types.table}""",
         f"""CREATE TABLE IF NOT EXISTS {USERS} (
         id {types.id},
@@ -109,6 +117,47 @@ CREATE_INDEXES: Final = {
     name: f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({', '.join(columns)})"
     for name, (table, columns) in INDEXES.items()
 }
+
+ENDING: Final = 12
+"""Characters of a hash that a compact file's indexes hold: 48 bits, so that of ten million random
+hashes hardly two end alike; nor do numbers with leading zeros, as one makes them up for a test.
+Whoever means hashes to end alike manages that with more characters as well."""
+
+BY_ENDING: Final = {MAPPINGS: ("unihash",), OUTHASHES: ("outhash", "taskhash")}
+"""The columns of each table whose endings a compact file has an index of."""
+
+
+def ending(text: str) -> str:
+    """Return what an index of a compact file holds of a text.
+
+    `substr` is as old as SQLite: a function that some version lacks would make files unreadable.
+    """
+    return f"substr({text}, -{ENDING})"
+
+
+_KNOWN: Final = " AND ".join(
+    (
+        f"{ending('taskhash')} = {ending('new.taskhash')}",
+        # The + keeps the planner from putting new.taskhash, which no index holds, into `substr`,
+        # and from an index of the reference's on method and outhash: classes may be large.
+        *(f"+{column} = new.{column}" for column in ("method", "taskhash", "outhash")),
+    )
+)
+
+COMPACT: Final = {
+    **{
+        f"hashserv_{column}": (
+            f"CREATE INDEX IF NOT EXISTS hashserv_{column} ON {table} ({ending(column)})"
+        )
+        for table, columns in BY_ENDING.items()
+        for column in columns
+    },
+    "hashserv_unique": f"""CREATE TRIGGER IF NOT EXISTS hashserv_unique
+        BEFORE INSERT ON {OUTHASHES} WHEN EXISTS (SELECT 1 FROM {OUTHASHES} WHERE {_KNOWN})
+        BEGIN SELECT RAISE(IGNORE); END""",
+}
+"""What a compact file has in the place of `CREATE_INDEXES` and of a unique constraint, by name. The
+trigger ignores known outhash rows whoever inserts them, the reference included."""
 
 UNUSED_INDEXES: Final = (
     *("taskhash_lookup", "taskhash_lookup_v2", "taskhash_lookup_v3", "taskhash_lookup_v4"),

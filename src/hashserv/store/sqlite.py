@@ -21,7 +21,7 @@ from hashserv.store import sqlite_file, statements, transactions
 from hashserv.store.base import Freshness
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG, Checkpointer
 from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES
-from hashserv.store.sqlite_statements import STATEMENTS
+from hashserv.store.sqlite_statements import COMPACT_STATEMENTS, STATEMENTS, SqliteStatements
 from hashserv.store.sqlite_transaction import SqliteTransaction, as_json, each_method
 from hashserv.store.times import Clock
 from hashserv.store.transactional import TransactionalStore
@@ -67,9 +67,10 @@ class SqliteStore(TransactionalStore):
         page_cache: int = DEFAULT_PAGE_CACHE,
     ) -> None:
         self._path = path
-        super().__init__(STATEMENTS, Clock())
+        compact = sqlite_file.prepare(path, writable=writable)
+        self._sql: SqliteStatements = COMPACT_STATEMENTS if compact else STATEMENTS
+        super().__init__(self._sql, Clock())
         self._closed = False
-        sqlite_file.prepare(path, writable=writable)
         with self._explained():
             self._reader = sqlite_file.connect(
                 path,
@@ -130,7 +131,7 @@ class SqliteStore(TransactionalStore):
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
         found: list[str | None] = [None] * len(keys)
         with self._explained():
-            for at, unihash, _ in each_method(self._reader, STATEMENTS.lookup, keys):
+            for at, unihash, _ in each_method(self._reader, self._sql.lookup, keys):
                 found[at] = unihash
         return found
 
@@ -138,18 +139,18 @@ class SqliteStore(TransactionalStore):
         found = [False] * len(unihashes)
         parameters = {"hashes": as_json(unihashes)}
         with self._explained():
-            for (at,) in self._reader.execute(STATEMENTS.exists, parameters):
+            for (at,) in self._reader.execute(self._sql.exists, parameters):
                 found[at] = True
         return found
 
     async def task(self, key: MappingKey) -> Equivalent | None:
-        return self._equivalent(STATEMENTS.task, key._asdict())
+        return self._equivalent(self._sql.task, key._asdict())
 
     async def equivalent(self, method: str, outhash: str) -> Equivalent | None:
-        return self._equivalent(STATEMENTS.equivalent, {"method": method, "outhash": outhash})
+        return self._equivalent(self._sql.equivalent, {"method": method, "outhash": outhash})
 
     async def outhash(self, method: str, outhash: str) -> Outhash | None:
-        row = self._first(STATEMENTS.outhash, {"method": method, "outhash": outhash})
+        row = self._first(self._sql.outhash, {"method": method, "outhash": outhash})
         return None if row is None else Outhash(*row)
 
     async def collection(self) -> CollectionStatus:
@@ -163,7 +164,7 @@ class SqliteStore(TransactionalStore):
 
     async def split_outputs(self) -> int:
         return await self._count(
-            lambda transaction: int(transaction.rows(STATEMENTS.split_outputs)[0][0])
+            lambda transaction: int(transaction.rows(self._sql.split_outputs)[0][0])
         )
 
     async def usage(self) -> Dictionary[str, int]:
@@ -192,7 +193,7 @@ class SqliteStore(TransactionalStore):
 
     async def _count(self, count: Callable[[Transaction], _Result]) -> _Result:
         loop = asyncio.get_running_loop()
-        counting = SqliteTransaction(self._counting, self._clock)
+        counting = SqliteTransaction(self._counting, self._sql, self._clock)
         with self._explained():
             return await loop.run_in_executor(self._counter, count, counting)
 
@@ -248,7 +249,7 @@ class SqliteStore(TransactionalStore):
         return Writer(
             connection,
             self._path,
-            transaction=SqliteTransaction(connection, self._clock),
+            transaction=SqliteTransaction(connection, self._sql, self._clock),
             report=transactions.store_reports,
             observer=self,
             checkpointer=Checkpointer(

@@ -99,10 +99,10 @@ def data_version(connection: sqlite3.Connection) -> int | None:
     return version
 
 
-def prepare(path: str, *, writable: bool) -> None:
+def prepare(path: str, *, writable: bool) -> bool:
     """Check a file, and bring it to WAL mode and today's tables where that is needed.
 
-    What can't be used is left as it was.
+    What can't be used is left as it was. Returns whether the file is compact (`schema.COMPACT`).
 
     Raises:
         StoreError: The file can't be used; the message says why and what to do.
@@ -122,6 +122,7 @@ def prepare(path: str, *, writable: bool) -> None:
                 migrations.migrate(connection, path)
             if writable:
                 _use_wal(connection, path)  # last: it can't be taken back without a trace
+            return migrations.is_compact(connection)
         finally:
             connection.close()
     except sqlite3.Error as error:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hashserv.store.sqlite_statements import STATEMENTS
+from hashserv.store.sqlite_statements import SqliteStatements
 from hashserv.store.times import Clock
 from hashserv.store.transactions import Transaction
 
@@ -22,13 +22,15 @@ class SqliteTransaction(Transaction):
 
     Args:
         connection: Used by one thread at a time.
+        statements: Those for the indexes that the file has.
         clock: Gives rows their `created`.
     """
 
-    statements = STATEMENTS
-
-    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, statements: SqliteStatements, clock: Clock
+    ) -> None:
         self._connection = connection
+        self.statements: SqliteStatements = statements
         self.clock = clock
 
     def run(self, statement: str, parameters: Dictionary[str, Any]) -> int:
@@ -53,7 +55,7 @@ class SqliteTransaction(Transaction):
             while size > len(rows) - at:
                 size //= 2
             values = [value for row in rows[at : at + size] for value in row]
-            self._connection.execute(STATEMENTS.insert(table, size), values)
+            self._connection.execute(self.statements.insert(table, size), values)
             at += size
 
 

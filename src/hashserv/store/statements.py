@@ -4,6 +4,8 @@ Parameters are named (``:name``). A batch of keys is one parameter, `hashes`, so
 any size is one prepared statement.
 """
 
+from collections.abc import Iterable
+from collections.abc import Mapping as Dictionary
 from typing import Final
 
 from hashserv.model import Condition
@@ -63,31 +65,10 @@ def matching(condition: Condition) -> str:
     return " AND ".join(f'"{column}" = :{column}' for column in condition)
 
 
-def mark_matching(condition: Condition) -> str:
-    """Return the statement that marks some mappings that an indexed condition matches."""
-    some = _some(MAPPINGS, f"{matching(condition)} AND gc_mark != :new_mark")
-    return f"UPDATE {MAPPINGS} SET gc_mark = :new_mark WHERE id IN ({some})"
-
-
-def count_matching(condition: Condition) -> str:
-    """Return the statement that counts the mappings that an indexed condition matches."""
-    return f"SELECT count(*) FROM {MAPPINGS} WHERE {matching(condition)}"
-
-
-def delete_matching(table: str, condition: Condition) -> str:
-    """Return the statement that deletes some rows that an indexed condition matches."""
-    return f"DELETE FROM {table} WHERE id IN ({_some(table, matching(condition))})"
-
-
 def slice_end(table: str) -> str:
     """Return the statement that finds the last id of the next slice of a table."""
     next_ids = f"SELECT id FROM {table} WHERE id > :after ORDER BY id LIMIT :rows"
     return f"SELECT max(id) FROM ({next_ids}) AS s"
-
-
-def _some(table: str, predicate: str) -> str:
-    # A derived table: MySQL takes no LIMIT, and not the table that changes, right within IN.
-    return f"SELECT id FROM (SELECT id FROM {table} WHERE {predicate} LIMIT :rows) AS s"
 
 
 class Statements:
@@ -125,9 +106,10 @@ class Statements:
     def __init__(self) -> None:
         rows = f"SELECT {OUTHASH_COLUMNS}"
         oldest = "ORDER BY o.created, o.id LIMIT 1"
-        of_outhash = "WHERE o.method = :method AND o.outhash = :outhash"
+        of_task = f"WHERE {self.having(OUTHASHES, _named(('method', 'taskhash')), alias='o')}"
+        of_outhash = f"WHERE {self.having(OUTHASHES, _named(('method', 'outhash')), alias='o')}"
         joined = f"{rows}, m.unihash, m.gc_mark FROM {self.joined()}"
-        self.task = f"{joined} WHERE o.method = :method AND o.taskhash = :taskhash {oldest}"
+        self.task = f"{joined} {of_task} {oldest}"
         """The oldest row of a taskhash that has a mapping."""
         self.equivalent = f"{joined} {of_outhash} {oldest}"
         """The oldest row of an outhash that has a mapping."""
@@ -149,6 +131,33 @@ class Statements:
             "ON m.method = o.method AND m.taskhash = o.taskhash"
         )
 
+    def having(self, table: str, values: Dictionary[str, str], *, alias: str = "") -> str:
+        """Return the predicate of rows that have some values, which an index leads to.
+
+        Args:
+            table: Whose rows.
+            values: An expression for each column.
+            alias: What the table is called.
+        """
+        del table
+        of = alias and f"{alias}."
+        return " AND ".join(f'{of}"{column}" = {value}' for column, value in values.items())
+
+    def mark_matching(self, condition: Condition) -> str:
+        """Return the statement that marks some mappings that an indexed condition matches."""
+        unmarked = f"{self.having(MAPPINGS, _named(condition))} AND gc_mark != :new_mark"
+        some = _some(MAPPINGS, unmarked)
+        return f"UPDATE {MAPPINGS} SET gc_mark = :new_mark WHERE id IN ({some})"
+
+    def count_matching(self, condition: Condition) -> str:
+        """Return the statement that counts the mappings that an indexed condition matches."""
+        return f"SELECT count(*) FROM {MAPPINGS} WHERE {self.having(MAPPINGS, _named(condition))}"
+
+    def delete_matching(self, table: str, condition: Condition) -> str:
+        """Return the statement that deletes some rows that an indexed condition matches."""
+        some = _some(table, self.having(table, _named(condition)))
+        return f"DELETE FROM {table} WHERE id IN ({some})"
+
     def mark_slice(self, predicate: str) -> str:
         """Return the statement that marks what a predicate matches in a slice of the mappings."""
         return f"UPDATE {MAPPINGS} {self.by_id} SET gc_mark = :new_mark {_in_slice(predicate)}"
@@ -160,3 +169,13 @@ class Statements:
 
 def _in_slice(predicate: str) -> str:
     return f"WHERE id > :after AND id <= :end AND {predicate}"
+
+
+def _some(table: str, predicate: str) -> str:
+    # A derived table: MySQL takes no LIMIT, and not the table that changes, right within IN.
+    return f"SELECT id FROM (SELECT id FROM {table} WHERE {predicate} LIMIT :rows) AS s"
+
+
+def _named(columns: Iterable[str]) -> dict[str, str]:
+    """Return the parameters of the columns' names as their values."""
+    return {column: f":{column}" for column in columns}

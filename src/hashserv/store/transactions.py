@@ -165,7 +165,7 @@ def remove_indexed(
     """
     parameters = {**condition, "rows": SLICE_ROWS}
     counts = [
-        transaction.run(statements.delete_matching(table, condition), parameters)
+        transaction.run(transaction.statements.delete_matching(table, condition), parameters)
         for table in tables
     ]
     return Committed(counts, removed=MAPPINGS in tables)
@@ -188,11 +188,11 @@ def mark_indexed(transaction: Transaction, mark: str, conditions: Sequence[Condi
             counts.append(None)
         else:
             parameters = {**condition, "new_mark": mark, "rows": room}
-            statement = statements.mark_matching(condition)
+            statement = transaction.statements.mark_matching(condition)
             room -= transaction.run(statement, parameters)
             if room == 0:
                 break
-            statement = statements.count_matching(condition)
+            statement = transaction.statements.count_matching(condition)
             counts.append(transaction.rows(statement, condition)[0][0])
     return Committed(counts)
 
