@@ -188,15 +188,10 @@ class Pipeline:
                 continue
             if b"invoke-error" in answered:
                 _check_refusal(answered)
+            wrong = Wrong(sent.requests[at].rstrip(), answered, expected)
             if not sent.counts:
-                asked = sent.requests[at].decode().rstrip()
-                raise ProtocolError(f"the reply to {asked} is {readable(answered)}")
-            self._tally.refuse(Wrong(sent.requests[at].rstrip(), answered, expected))
-
-
-def readable(line: bytes) -> str:
-    """Return a line of a peer as it can be shown."""
-    return ascii(line[:200].decode(errors="replace"))
+                raise ProtocolError(f"the mode does not change: {wrong}")
+            self._tally.refuse(wrong)
 
 
 def _check_refusal(line: bytes) -> None:

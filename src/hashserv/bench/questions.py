@@ -1,9 +1,10 @@
 """What clients ask, and what is the right answer: a source of requests for each kind of load."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from hashserv.bench.tasks import Tasks
 
@@ -25,14 +26,15 @@ class Batch(NamedTuple):
     replies: list[bytes]
 
 
-class Questions(Protocol):
+class Questions(ABC):
     """A source of requests. One source is for one connection."""
 
+    @abstractmethod
     def take(self, most: int) -> Batch | None:
         """Return the next requests, at least one and at most `most`; `None` for no more."""
 
 
-class Known:
+class Known(Questions):
     """Requests that are asked over and over again.
 
     Args:
@@ -57,7 +59,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Absent:
+class Absent(Questions):
     """Look-ups of tasks that nobody reports, each another one.
 
     Args:
@@ -75,7 +77,7 @@ class Absent:
 
 
 @dataclass(frozen=True)
-class Reports:
+class Reports(Questions):
     """Reports of new tasks.
 
     Args:
@@ -95,7 +97,7 @@ class Reports:
 
 
 @dataclass(frozen=True)
-class Once:
+class Once(Questions):
     """Requests that are asked once, in order.
 
     Args:
@@ -113,7 +115,7 @@ class Once:
         return Batch(self.mode, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
-class Mix:
+class Mix(Questions):
     """Requests of several sources in turns, a run of each.
 
     Args:

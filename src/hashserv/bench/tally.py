@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from hashserv.errors import loggable
+
 BUCKETS_AN_OCTAVE: Final = 64
 """Latencies in a bucket differ by 1.1 %, so that a percentile is right to 0.6 %."""
 
@@ -89,6 +91,10 @@ class Wrong(NamedTuple):
     asked: bytes
     answered: bytes
     expected: bytes
+
+    def __str__(self) -> str:
+        asked, answered, expected = (loggable(line.decode(errors="replace")) for line in self)
+        return f"asked '{asked}', answered '{answered}', expected '{expected}'"
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hashserv.bench.tally import Tally, Wrong
+from hashserv.bench.tally import Tally
 from hashserv.cli.plotting import Curve
 
 _HEAD: Final = (
@@ -53,10 +53,7 @@ class Findings:
         """Yield a line for each load that got wrong replies, or none."""
         for tally in self.tallies:
             if tally.first_wrong is not None:
-                yield (
-                    f"{tally.name}: {tally.wrong:,} wrong replies, the first: "
-                    f"{described(tally.first_wrong)}"
-                )
+                yield f"{tally.name}: {tally.wrong:,} wrong replies, the first: {tally.first_wrong}"
             if tally.missing:
                 yield f"{tally.name}: {tally.missing:,} replies are missing"
 
@@ -67,12 +64,6 @@ class Findings:
             for tally in self.tallies
             if tally.requests
         ]
-
-
-def described(wrong: Wrong) -> str:
-    """Return what was wrong with a reply."""
-    asked, answered, expected = (ascii(line[:200].decode(errors="replace")) for line in wrong)
-    return f"asked {asked}, answered {answered}, expected {expected}"
 
 
 def as_text(findings: Findings) -> str:
@@ -100,7 +91,7 @@ def as_text(findings: Findings) -> str:
             f"Reported {findings.reported:,} tasks, which stay there. To remove them:",
             f"  bitbake-hashclient --address {findings.address} {removal}",
         ]
-    return "".join(f"{line}\n" for line in lines)
+    return "\n".join(lines)
 
 
 def as_json(findings: Findings) -> str:
@@ -134,7 +125,7 @@ def _load(tally: Tally) -> dict[str, Any]:
         "throughput": {"slot": tally.throughput.slot, "replies": tally.throughput.slots},
         "rounds": tally.phases.count,
         "wrong": tally.wrong,
-        "first_wrong": None if wrong is None else described(wrong),
+        "first_wrong": None if wrong is None else str(wrong),
         "missing": tally.missing,
     }
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import resource
 import sys
 from collections.abc import Callable, Coroutine
@@ -21,6 +22,7 @@ from hashserv.errors import (
     ProtocolError,
     SettingsError,
 )
+from hashserv.transport.tls import TlsError
 
 if TYPE_CHECKING:
     from hashserv.bench.link import Target
@@ -131,6 +133,7 @@ class _Command:
         self._tasks = tasks
         self._failures: list[str] = []
         self._removed: int | None = None
+        self._unread = False
 
     def execute(self) -> int:
         """Measure and tell; return the exit code."""
@@ -149,19 +152,19 @@ class _Command:
         )
         if self._arguments.plot is not None and findings.tallies:
             self._plot(findings)
-        if self._arguments.json:
-            print(bench_report.as_json(findings))
-        else:
-            print(bench_report.as_text(findings), end="")
+        self._print(
+            (bench_report.as_json if self._arguments.json else bench_report.as_text)(findings)
+        )
         for line in (*findings.wrongs(), *self._failures):
             print(f"ERROR: {line}", file=sys.stderr)
-        return 1 if findings.bad else 0
+        return 1 if findings.bad or self._unread else 0
 
     async def _measure(self) -> None:
         modes = self._arguments.modes or list(Mode)
         try:
             if self._arguments.clean:
                 await self._clean()  # so that it is known before anything is written if it may
+                self._removed = None
             await self._run.open()
             if not READING.issuperset(modes):
                 self._announce()
@@ -211,12 +214,21 @@ class _Command:
             if self._arguments.clean
             else "which stay in its database; at the end stands how to remove them"
         )
-        print(
+        text = (
             f"This reports made-up tasks of the method {self._tasks.method} to "
-            f"{self._arguments.address}, {fate}.\n",
-            file=sys.stderr if self._arguments.json else sys.stdout,
-            flush=True,
+            f"{self._arguments.address}, {fate}.\n"
         )
+        if self._arguments.json:
+            print(text, file=sys.stderr)
+        else:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # nobody reads it any more, as behind `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._unread = True
 
     def _attempt(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do a part of the work in an event loop, and take note of what went wrong."""
@@ -225,7 +237,7 @@ class _Command:
             asyncio.run(work())
         except InvokeError as error:
             self._failures.append(f"{address} refused: {error}")
-        except (AddressError, ClientError) as error:
+        except (AddressError, ClientError, TlsError) as error:
             self._failures.append(str(error))
         except (OSError, ConnectionClosedError, ProtocolError) as error:
             reason = getattr(error, "strerror", None) or error

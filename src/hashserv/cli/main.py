@@ -51,7 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     benchmarking.add_arguments(bench)
     bench.set_defaults(run=lambda parsed: benchmarking.run(bench, parsed))
-    parsed = parser.parse_args(arguments)
+    for command in commands.choices.values():
+        command.set_defaults(command=command)
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest:  # argparse takes several arguments of one kind only where they stand together
+        words = " ".join(rest)
+        parsed.command.error(
+            f"unrecognized arguments: {words} (what is no option stands before all options)"
+        )
     code: int = parsed.run(parsed)
     return code
 

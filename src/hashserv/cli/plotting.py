@@ -1,6 +1,5 @@
 """Latencies and throughput as a picture, drawn by matplotlib where it is installed."""
 
-import importlib.util
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,10 +34,12 @@ def check(file: Path) -> None:
     Raises:
         SettingsError: matplotlib is not installed, or the file can't be written.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    try:
+        import matplotlib.figure  # noqa: F401 - late, as it takes a second
+    except ImportError:
         raise SettingsError(
             "A plot needs matplotlib, which is not installed: pip install 'hashserv[plot]'"
-        )
+        ) from None
     place = file if file.exists() else file.parent
     if file.is_dir() or not os.access(place, os.W_OK):
         raise SettingsError(
@@ -57,7 +58,7 @@ def draw(file: Path, title: str, curves: Iterable[Curve]) -> None:
     Raises:
         OSError: The file can't be written.
     """
-    # Late: it takes a second, and is an extra. No pyplot: that looks for a screen.
+    # Late, as above. No pyplot: that looks for a screen.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -107,11 +108,13 @@ def _label(latencies: "Axes", throughput: "Axes") -> None:
     latencies.set_xticks([], minor=True)
     latencies.set_xlabel("so many of the replies took no longer")
     latencies.set_ylabel("ms")
+    latencies.yaxis.set_major_formatter("{x:,g}")
     throughput.set_title("Throughput")
-    throughput.set_ylim(bottom=0)
+    throughput.set_yscale("log", nonpositive="clip")  # loads differ by a hundred times
+    throughput.yaxis.set_major_formatter("{x:,g}")
     throughput.set_xlabel("seconds since the load began")
     throughput.set_ylabel("replies/s")
     for chart in (latencies, throughput):
         chart.grid(visible=True, alpha=0.3)
-        if chart.lines:
-            chart.legend()
+    if latencies.lines:
+        latencies.legend()
