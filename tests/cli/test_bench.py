@@ -1,11 +1,15 @@
 """``hashserv bench`` against real servers: what it measures, writes, removes and prints."""
 
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import sqlite3
+import struct
 import subprocess
+import termios
 from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -194,6 +198,15 @@ def test_ctrl_c_shows_what_was_measured(server: ServerProcess) -> None:
     name, requests, *_ = out.splitlines()[1].split()
     assert name == "misses"
     assert int(requests.replace(",", "")) > 0
+
+
+def test_progress_on_a_terminal(server: ServerProcess) -> None:
+    reading, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [*COMMAND, server.address, "misses", *QUICK]
+    with os.fdopen(reading, "rb") as shown, os.fdopen(terminal, "wb") as stderr:
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=stderr, check=True, timeout=90)
+        assert b"misses: 0 requests" in shown.read1()
 
 
 def test_a_reader_that_is_gone(server: ServerProcess) -> None:

@@ -35,6 +35,7 @@ PREPARE_DEPTH: Final = 32
 UNKNOWN_EACH: Final = 5
 """One task of so many of a build is unknown, and reported when it has run."""
 
+_OPENED_AT_ONCE: Final = 100  # connections: well below what servers let wait to be accepted
 _TICK: Final = 0.1  # seconds between looks at how far it is
 
 
@@ -97,12 +98,17 @@ class Run:
             AddressError: What the environment says of TLS can't be used.
             ClientError: A login has no password.
         """
-        opening = (Link.open(self._target, REPLY_LIMIT) for _ in range(self._plan.clients))
-        opened = await asyncio.gather(*opening, return_exceptions=True)
-        self._links = [link for link in opened if isinstance(link, Link)]
-        for failure in opened:
-            if isinstance(failure, BaseException):
-                raise failure
+        # The first alone: a login that fails, fails once.
+        self._links.append(await Link.open(self._target, REPLY_LIMIT))
+        while missing := self._plan.clients - len(self._links):
+            opening = (
+                Link.open(self._target, REPLY_LIMIT) for _ in range(min(missing, _OPENED_AT_ONCE))
+            )
+            opened = await asyncio.gather(*opening, return_exceptions=True)
+            self._links += [link for link in opened if isinstance(link, Link)]
+            for failure in opened:
+                if isinstance(failure, BaseException):
+                    raise failure
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""
@@ -223,7 +229,7 @@ class Run:
         advance: Callable[[int], object] = lambda _: None,
     ) -> None:
         """Keep connections busy until their questions or the time are over."""
-        end = perf_counter() + seconds
+        end = float("inf")
         pipelines = [
             Pipeline(link, questions, tally, depth=depth, is_over=lambda: perf_counter() >= end)
             for link, questions in work
@@ -233,6 +239,7 @@ class Run:
         try:
             for pipeline in pipelines:
                 pipeline.start()
+            end = perf_counter() + seconds  # only now: each client asks at least once
             waiting = {pipeline.done for pipeline in pipelines}
             while waiting:
                 done, waiting = await asyncio.wait(

@@ -224,6 +224,8 @@ class _Command:
             self._print(text)
 
     def _print(self, text: str) -> None:
+        if not text:
+            return
         try:
             print(text, flush=True)
         except BrokenPipeError:  # nobody reads it any more, as behind `| head`
