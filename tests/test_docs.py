@@ -14,7 +14,16 @@ import msgspec
 import pytest
 
 import hashserv
-from hashserv.cli import bitbake_hashclient, copying, merging, server_arguments
+from hashserv.bench.modes import Mode
+from hashserv.bench.tally import Tally
+from hashserv.cli import (
+    bench_report,
+    benchmarking,
+    bitbake_hashclient,
+    copying,
+    merging,
+    server_arguments,
+)
 from hashserv.client import Client
 from hashserv.equivalence.cache import PURE_PYTHON
 from hashserv.equivalence.merging import Conflict
@@ -172,6 +181,38 @@ def test_flags_of_copy_and_merge() -> None:
             for action in parser._get_positional_actions()
         )
         assert f"`hashserv {name} {positional}`" in page
+
+
+def test_bench() -> None:
+    parser = argparse.ArgumentParser()
+    benchmarking.add_arguments(parser)
+    expected = {tuple(action.option_strings): default_of(action) for action in flags(parser)}
+    rows = table("commands.md", "flag", "default", "meaning")
+    assert {code(row["flag"]): row["default"] for row in rows} == expected
+    told = [code(row["mode"])[0] for row in table("commands.md", "mode", "what it asks")]
+    assert told == list(Mode)
+
+
+def test_json_of_bench() -> None:
+    findings = bench_report.Findings(
+        address="localhost:8686",
+        method="hashserv-bench.x",
+        clients=1,
+        depth=1,
+        tallies=[Tally("hits")],
+        reported=0,
+        removed=None,
+        failures=[],
+    )
+    found = json.loads(bench_report.as_json(findings))
+    (load,) = found.pop("loads")
+    rows = {code(row["key"])[0]: row["value"] for row in table("commands.md", "key", "value")}
+    assert list(rows) == list(load)
+    for key in ("latency", "throughput"):
+        assert set(code(rows[key])) == set(load[key])
+    page = (REFERENCE / "commands.md").read_text()
+    (others,) = re.findall(r"^Beside `loads` there are .*?\n\n", page, re.MULTILINE | re.DOTALL)
+    assert set(found) < set(code(others))
 
 
 def test_columns_of_the_report_of_a_merge() -> None:

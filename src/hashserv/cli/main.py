@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from hashserv.address import TcpAddress, TlsAddress, UnixAddress, WebSocketAddress, parse_address
-from hashserv.cli import copying, merging, server_arguments, serving
+from hashserv.cli import benchmarking, copying, merging, server_arguments, serving
 from hashserv.version import __version__
 
 
@@ -41,7 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     merging.add_arguments(merge, os.environ)
     merge.set_defaults(run=lambda parsed: merging.run(merge, parsed))
-    parsed = parser.parse_args(arguments)
+    bench = commands.add_parser(
+        "bench",
+        usage="%(prog)s ADDRESS [MODE ...] [option ...]",
+        help="measure how fast a server answers",
+        description="Put load on a server, check every reply, and tell how fast it is. The tasks "
+        "are made up, so that nothing of a build's is touched; what is reported stays in the "
+        "server's database until it is removed.",
+    )
+    benchmarking.add_arguments(bench)
+    bench.set_defaults(run=lambda parsed: benchmarking.run(bench, parsed))
+    for command in commands.choices.values():
+        command.set_defaults(command=command)
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest:  # argparse takes several arguments of one kind only where they stand together
+        words = " ".join(rest)
+        parsed.command.error(
+            f"unrecognized arguments: {words} (what is no option stands before all options)"
+        )
     code: int = parsed.run(parsed)
     return code
 

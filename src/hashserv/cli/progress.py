@@ -17,7 +17,7 @@ def counted(items: Iterable[_Item], *, unit: str, total: int | None = None) -> I
 
 
 @contextmanager
-def bar(text: str, *, unit: str, total: int) -> Iterator[Callable[[int], object]]:
+def bar(text: str, *, unit: str, total: int | None) -> Iterator[Callable[[int], object]]:
     """Show how far a long work is, on stderr if that is a terminal; yield what to tell it to."""
     from tqdm import tqdm  # late, as above
 
