@@ -1,5 +1,7 @@
 """Fill the servers with the keys of the load generators, and ours' cache with all answers."""
 
+import os
+import shutil
 import socket
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -55,6 +57,19 @@ def fill_database(database: Path, count: int, generators: Generators) -> None:
         for _, _, statement in reversed(dropped):
             connection.execute(statement)
         connection.execute("COMMIT")
+    write_back(database)
+
+
+def copy_database(database: Path, target: Path) -> None:
+    """Copy a database that no server has open."""
+    shutil.copyfile(database, target)
+    write_back(target)
+
+
+def write_back(file: Path) -> None:
+    """Wait until a file is on the disk, so that nothing that is measured next waits for that."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def _insert(connection: sqlite3.Connection, rows: Iterator[tuple[str, str, str]]) -> None:
