@@ -23,7 +23,7 @@ _QUICK: Final = Plan(
     crowd=20,
     batch=10_000,
     reported=1_000,
-    sizes=(500, 5_000),
+    sizes=(1_000,),
 )
 _FULL: Final = Plan(rounds=5, sizes=growth.ALL_SIZES)
 

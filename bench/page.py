@@ -21,7 +21,8 @@ tells what the rows and columns mean.
 
 Clients, our server (one process) and Redis share the cores of this one machine. Figures are medians
 of {rounds} rounds, in which ours and Redis take turns; min-max is their spread, of the ratio where
-there is one. Where no size is named the database has {mappings:,} mappings.
+there is one. What has no min-max was measured once. Where no size is named the database has
+{mappings:,} mappings.
 
 ## Goals
 
