@@ -9,7 +9,7 @@ ARGS ?=
 # Tests mostly wait for processes that they start: more at once than there are cores.
 PROCESSES ?= 4
 
-.PHONY: serve test lint check bench soak fuzz generate clean
+.PHONY: serve test lint check bench bench-full soak fuzz generate clean
 
 serve: $(VENV)/ready  ## start a server on ./hashserve.sock and print the lines for local.conf
 	$(BIN)/hashserv serve $(ARGS)
@@ -27,6 +27,10 @@ check: lint test  ## what CI runs
 
 bench: $(VENV)/ready-dev  ## the table of requests a second, beside redis-server
 	$(BIN)/python -m bench $(ARGS)
+
+bench-full: $(VENV)/ready-dev  ## the same in five rounds, with ten million mappings, into docs/performance.md
+	$(BIN)/python -m bench --full --json bench/results/full.json $(ARGS)
+	$(BIN)/python -m bench.page bench/results/full.json
 
 soak: $(VENV)/ready-dev  ## the long versions of the crash, race and property tests
 	HASHSERV_SOAK=1 $(BIN)/python -m pytest --timeout 3600 $(ARGS)

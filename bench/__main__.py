@@ -1,4 +1,4 @@
-"""Measure requests a second, memory and fairness of the server, beside redis-server."""
+"""Measure the server beside redis-server: requests a second, memory, fairness, growth."""
 
 import argparse
 import json
@@ -6,16 +6,26 @@ import shutil
 import sys
 import tempfile
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import machine, table
+from bench import growth, machine, table
 from bench.campaign import CACHE_BYTES, Campaign, Plan
 
 _RESULTS: Final = Path(__file__).parent / "results"
 _QUICK: Final = Plan(
-    mappings=10_000, rounds=1, scale=0.05, connections=500, look_ups=50_000, crowd=20
+    mappings=10_000,
+    rounds=1,
+    scale=0.05,
+    connections=500,
+    look_ups=50_000,
+    crowd=20,
+    batch=10_000,
+    reported=1_000,
+    sizes=(1_000,),
 )
+_FULL: Final = Plan(rounds=5, sizes=growth.ALL_SIZES)
 
 
 def main() -> int:
@@ -34,9 +44,17 @@ def main() -> int:
     arguments.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
         findings = Campaign(plan, Path(scratch)).run()
-    print(table.of(findings))
+    tables = table.of(findings)
+    print("\n\n".join(each.aligned() for each in tables))
     if arguments.json is not None:
-        found = {"machine": facts, "mappings": plan.mappings, **table.as_json(findings)}
+        found = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": facts,
+            "mappings": plan.mappings,
+            "rounds": plan.rounds,
+            "tables": [each._asdict() for each in tables],
+            **findings.as_json(),
+        }
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     if findings.wrong:
         print(f"ERROR: {findings.wrong} wrong replies", file=sys.stderr)
@@ -44,7 +62,7 @@ def main() -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    plan = _QUICK if arguments.quick else Plan(rounds=5) if arguments.full else Plan()
+    plan = _QUICK if arguments.quick else _FULL if arguments.full else Plan()
     if arguments.mappings is not None:
         plan = replace(plan, mappings=arguments.mappings)
     return plan if arguments.without_redis else replace(plan, redis=shutil.which("redis-server"))
@@ -54,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_true", help="a trial in seconds: one small round")
-    length.add_argument("--full", action="store_true", help="five rounds instead of three")
+    length.add_argument("--full", action="store_true", help="five rounds, ten million mappings")
     parser.add_argument(
         "--mappings", type=_positive, metavar="N", help="mappings to load (1,000,000; quick 10,000)"
     )

@@ -1,23 +1,26 @@
 """One run from loading to the last number: which server is measured with what, and when."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from tqdm import tqdm
 
-from bench import idle, loading, transports, websocket, workloads
-from bench.engines import Comparison, Engines
-from bench.fairness import Fairness, Greed
+from bench import growth, loading, sweep, transports, websocket, workloads
+from bench.batch import Batches
+from bench.engines import Comparison
+from bench.fairness import Fairness
+from bench.findings import Findings
 from bench.generators import Generators
-from bench.idle import Idle
-from bench.rounds import Rates, Rounds
+from bench.growth import Growth
+from bench.memory import of_connections, of_mappings
+from bench.rounds import Rounds
 from bench.servers import Hashserv, Redis, Server
-from bench.snapshot import Copied, Copying
-from bench.transports import Carried, Transports
-from bench.upstream import Asked, Downstream
+from bench.snapshot import Copying
+from bench.transports import Transports
+from bench.upstream import Downstream
 from bench.workloads import Workload
 
 CACHE_BYTES: Final = 2 << 30
@@ -37,6 +40,9 @@ class Plan:
         connections: How many idle ones to open.
         look_ups: How many a greedy client makes.
         crowd: How many clients at once each transport is measured with.
+        batch: How many look-ups a Python client makes at once.
+        reported: How many tasks to report to an empty file.
+        sizes: How many mappings the databases have that growth is measured with.
         redis: The redis-server program; `None` measures ours alone.
     """
 
@@ -46,38 +52,13 @@ class Plan:
     connections: int = 5_000
     look_ups: int = 1_000_000
     crowd: int = transports.CLIENTS
+    batch: int = 100_000
+    reported: int = 100_000
+    sizes: Sequence[int] = growth.SIZES
     redis: str | None = None
 
 
-@dataclass(kw_only=True)
-class Findings:
-    """What was measured."""
-
-    rates: list[Rates] = field(default_factory=list)
-    idle: Idle | None = None
-    idle_redis: Idle | None = None
-    greeds: list[Greed] = field(default_factory=list)
-    carried: list[Carried] = field(default_factory=list)
-    websocket: Rates | None = None
-    asked: list[Asked] = field(default_factory=list)
-    copied: Copied | None = None
-    engines: Engines | None = None
-    wrong_when_warming: int = 0
-
-    @property
-    def wrong(self) -> int:
-        """How many replies of all were wrong."""
-        return (
-            self.wrong_when_warming
-            + sum(row.wrong for row in self.rates)
-            + sum(row.wrong for row in (self.idle, self.idle_redis) if row is not None)
-            + sum(row.wrong for row in self.greeds)
-            + sum(row.wrong for row in self.carried)
-            + (0 if self.websocket is None else self.websocket.wrong)
-            + sum(row.wrong for row in self.asked)
-            + (0 if self.copied is None else self.copied.wrong)
-            + (0 if self.engines is None else self.engines.wrong)
-        )
+_Found = TypeVar("_Found")
 
 
 class Campaign:
@@ -97,40 +78,26 @@ class Campaign:
         self._cached = workloads.cached(mappings=plan.mappings, scale=plan.scale)
         self._durable = workloads.durable(scale=plan.scale)
         self._uncached = workloads.uncached(mappings=plan.mappings, scale=plan.scale)
-
-    def run(self) -> Findings:
-        """Load, measure, and return the findings; show progress on a terminal."""
-        n_measured = len(self._cached + self._durable + self._uncached)
-        # And loading, warming, idle, copying, three for fairness; in each round transports,
-        # WebSockets, upstream, snapshot, and what is measured on PostgreSQL.
         self._comparison = Comparison(
             self._database,
             self._generators,
-            mappings=self._plan.mappings,
+            mappings=plan.mappings,
             cache_bytes=CACHE_BYTES,
-            scale=self._plan.scale,
+            scale=plan.scale,
         )
-        steps = 7 + self._plan.rounds * (n_measured + 4 + self._comparison.steps)
-        with (
-            tqdm(total=steps, disable=None, leave=False) as self._bar,
-            ExitStack() as stack,
-        ):
+        self._growth = Growth(directory, self._generators, sizes=plan.sizes, scale=plan.scale)
+
+    def run(self) -> Findings:
+        """Load, measure, and return the findings; show progress on a terminal."""
+        with tqdm(total=self._steps(), disable=None, leave=False) as self._bar:
             self._rounds = Rounds(self._plan.rounds, advance=self._bar.update)
             self._step("loading")
             loading.fill_database(self._database, self._plan.mappings, self._generators)
-            memory, disk = self._start_redis(stack)
-            with self._hashserv(cache_bytes=CACHE_BYTES) as ours:
-                self._step("warming the cache")
-                rows = self._generators.rows(self._plan.mappings)
-                self._findings.wrong_when_warming = loading.warm(ours, rows)
-                self._measure(self._cached, ours, memory)
-                self._measure(self._durable, ours, disk)
-            with self._hashserv(cache_bytes=0) as ours:
-                self._step("idle connections")
-                self._findings.idle = idle.measure(ours, self._plan.connections)
-                if disk is not None:
-                    self._findings.idle_redis = idle.measure(disk, self._plan.connections)
-                self._measure(self._uncached, ours, None)
+            self._step("sweep")  # before anything else is reported, so that it can be counted
+            self._findings.swept = sweep.measure(
+                self._database, self._generators, mappings=self._plan.mappings
+            )
+            self._measure_requests()
             with self._hashserv(cache_bytes=0) as ours:
                 self._measure_fairness(ours)
             self._measure_transports()
@@ -138,7 +105,33 @@ class Campaign:
             self._measure_upstream()
             self._measure_snapshot()
             self._measure_engines()
+            self._measure_growth()
         return self._findings
+
+    def _steps(self) -> int:
+        """Return how often the bar advances."""
+        n_workloads = len(self._cached + self._durable + self._uncached) + self._comparison.steps
+        each_round = n_workloads + 5  # batches, transports, WebSockets, upstream, snapshot
+        # Loading, sweep, warming, idle connections, and reporting; three for fairness.
+        once = 5 + 3 + self._comparison.steps + 1
+        return once + self._plan.rounds * each_round + self._growth.steps(self._plan.rounds)
+
+    def _measure_requests(self) -> None:
+        """Measure all that is measured beside Redis, and memory."""
+        with ExitStack() as stack:
+            memory, disk = self._start_redis(stack)
+            with self._hashserv(cache_bytes=CACHE_BYTES) as ours:
+                self._step("warming the cache")
+                self._findings.mapping = of_mappings(ours, self._generators, self._plan.mappings)
+                self._measure(self._cached, ours, memory)
+                self._measure_batches(ours)
+                self._measure(self._durable, ours, disk)
+            with self._hashserv(cache_bytes=0) as ours:
+                self._step("idle connections")
+                self._findings.idle = of_connections(ours, self._plan.connections)
+                if disk is not None:
+                    self._findings.idle_redis = of_connections(disk, self._plan.connections)
+                self._measure(self._uncached, ours, None)
 
     def _start_redis(self, stack: ExitStack) -> tuple[Redis | None, Redis | None]:
         """Start Redis with the keys in memory, and another that syncs what it is told."""
@@ -162,6 +155,15 @@ class Campaign:
             self._bar.set_description(workload.name)
             self._findings.rates.append(self._rounds.measure(workload, ours, redis))
 
+    def _measure_batches(self, ours: Hashserv) -> None:
+        batches = Batches(
+            ours,
+            self._generators,
+            mappings=self._plan.mappings,
+            look_ups=self._plan.batch,
+        )
+        self._findings.batches = self._through("batches", batches.measure(self._plan.rounds))
+
     def _measure_fairness(self, ours: Hashserv) -> None:
         fairness = Fairness(
             ours,
@@ -170,53 +172,53 @@ class Campaign:
             look_ups=self._plan.look_ups,
             pings=_PINGS,
         )
-        self._bar.set_description("fairness")
-        for greed in fairness.measure():
-            self._findings.greeds.append(greed)
-            self._bar.update()
+        self._findings.greeds = self._through("fairness", fairness.measure())
 
     def _measure_transports(self) -> None:
-        self._bar.set_description("transports")
         measuring = Transports(
             self._database,
             self._generators,
             clients=self._plan.crowd,
             look_ups=transports.LOOK_UPS,
         )
-        for carried in measuring.measure(self._plan.rounds):
-            self._findings.carried = carried
-            self._bar.update()
+        found = self._through("transports", measuring.measure(self._plan.rounds))
+        self._findings.carried = found
 
     def _measure_websocket(self) -> None:
-        self._bar.set_description("WebSockets")
-        workload = workloads.over_websocket(mappings=self._plan.mappings, scale=self._plan.scale)
-        for rates in websocket.measure(
-            workload, self._database, self._generators, rounds=self._plan.rounds
-        ):
-            self._findings.websocket = rates
-            self._bar.update()
+        rounds = websocket.measure(
+            workloads.over_websocket(mappings=self._plan.mappings, scale=self._plan.scale),
+            self._database,
+            self._generators,
+            rounds=self._plan.rounds,
+        )
+        self._findings.websocket = self._through("WebSockets", rounds)
 
     def _measure_upstream(self) -> None:
-        self._bar.set_description("upstream")
         measuring = Downstream(self._database, self._generators, mappings=self._plan.mappings)
-        for asked in measuring.measure(self._plan.rounds):
-            self._findings.asked = asked
-            self._bar.update()
+        self._findings.asked = self._through("upstream", measuring.measure(self._plan.rounds))
 
     def _measure_snapshot(self) -> None:
-        self._bar.set_description("snapshot")
         measuring = Copying(self._database, self._generators, mappings=self._plan.mappings)
-        for copied in measuring.measure(self._plan.rounds):
-            self._findings.copied = copied
-            self._bar.update()
+        self._findings.copied = self._through("snapshot", measuring.measure(self._plan.rounds))
 
     def _measure_engines(self) -> None:
-        self._bar.set_description("copying to PostgreSQL")
-        for engines in self._comparison.measure(self._rounds):
-            if self._findings.engines is None:
-                self._bar.update()
-            self._findings.engines = engines
-            self._bar.set_description("on PostgreSQL")
+        found = self._through("PostgreSQL", self._comparison.measure(self._rounds))
+        self._findings.engines = found
+
+    def _measure_growth(self) -> None:
+        self._step("reporting to a new file")
+        self._findings.reported = growth.reported(
+            self._directory, self._generators, self._plan.reported
+        )
+        self._findings.growth = self._through("growth", self._growth.measure(self._plan.rounds))
+
+    def _through(self, description: str, stages: Iterator[_Found]) -> _Found:
+        """Advance with each stage, and return what was found by the last of them."""
+        self._bar.set_description(description)
+        for stage in stages:
+            found = stage
+            self._bar.update()
+        return found
 
     def _step(self, description: str) -> None:
         self._bar.set_description(description)

@@ -16,9 +16,6 @@ from bench.servers import Hashserv
 from bench.workloads import on_postgresql
 from tests.sql_servers import Postgres
 
-LEAST_COPIED: Final = 20_000
-"""Rows a second that a copy should write at least."""
-
 _SETTINGS: Final = (
     *("fsync = on", "shared_buffers = 3GB", "max_wal_size = 8GB"),
     "synchronous_commit = on",
@@ -46,11 +43,6 @@ class Engines:
     def wrong(self) -> int:
         """How many replies were wrong."""
         return self.wrong_when_warming + sum(row.wrong for row in self.rates)
-
-    @property
-    def met(self) -> bool:
-        """Whether the copy reached its goal."""
-        return self.rows / self.seconds >= LEAST_COPIED
 
 
 class Comparison:

@@ -9,6 +9,7 @@ from typing import Final
 
 _SOURCES: Final = Path(__file__).parent
 _ROW: Final = 3 * 65  # TASKHASH OUTHASH UNIHASH, each with what separates it
+_ROWS: Final = 1000  # that are read at once
 
 METHOD: Final = "oe.sstatesig.OEOuthashBasic"
 
@@ -78,9 +79,9 @@ class Generators:
         """Yield taskhash, outhash and unihash of the first keys."""
         with subprocess.Popen([self._rows, str(count)], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            while line := process.stdout.read(_ROW):
-                taskhash, outhash, unihash = line.decode().split()
-                yield taskhash, outhash, unihash
+            while piece := process.stdout.read(_ROWS * _ROW):
+                hashes = piece.decode().split()
+                yield from zip(hashes[0::3], hashes[1::3], hashes[2::3], strict=True)
 
     @staticmethod
     def run(program: Path, address: str, load: Load) -> Outcome:

@@ -1,5 +1,7 @@
 """Fill the servers with the keys of the load generators, and ours' cache with all answers."""
 
+import os
+import shutil
 import socket
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -13,56 +15,79 @@ from bench.generators import METHOD, Generators, Load
 from bench.servers import Hashserv, Redis
 
 _BATCH: Final = 1000
-_PAGE_CACHE: Final = -1024 * 1024  # KiB: unique indexes of random hashes are written all over
+_STAGED: Final = 1000 * _BATCH  # rows that are in both the staging table and the generator's pipe
+_PAGE_CACHE: Final = 256 << 20
+_PAGE_CACHE_EACH: Final = 400  # more for each key: unique indexes of hashes are written all over
 _RECIPES: Final = 800  # as loadgen's reports
 
-_INSERT_MAPPING: Final = (
-    "INSERT INTO unihashes_v3 (method, taskhash, unihash, gc_mark) VALUES (?, ?, ?, '')"
-)
-_INSERT_OUTHASH: Final = (
-    "INSERT INTO outhashes_v2 (method, taskhash, outhash, created, owner, PN, PV, PR, task)"
-    " VALUES (?, ?, ?, ?, 'ci', ?, '1.0', 'r0', 'package')"
-)
+_INSERT_MAPPINGS: Final = """
+    INSERT INTO unihashes_v3 (method, taskhash, unihash, gc_mark)
+    SELECT ?, taskhash, unihash, '' FROM staged ORDER BY number"""
+_INSERT_OUTHASHES: Final = """
+    INSERT INTO outhashes_v2 (method, taskhash, outhash, created, owner, PN, PV, PR, task)
+    SELECT ?, taskhash, outhash, ?, 'ci', 'recipe-' || (number % ?), '1.0', 'r0', 'package'
+    FROM staged ORDER BY number"""
 
 
 def fill_database(database: Path, count: int, generators: Generators) -> None:
     """Create ours' database and insert what `count` reports of loadgen would.
 
     Our server makes the tables; the rows go straight into the file, since a million reports,
-    each durable, take minutes.
+    each durable, take minutes. Whatever indexes and triggers there are, they come after the rows;
+    those of constraints can't, and are as full as reports in this order would leave them.
     """
     Hashserv(database, cache_bytes=0, generators=generators).stop()
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA cache_size = {_PAGE_CACHE}")
+        connection.execute("PRAGMA journal_mode = DELETE")  # no log, which would be copied after;
+        connection.execute("PRAGMA journal_mode = OFF")  # the server sets it up again
         connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA threads = 2")
+        page_cache = _PAGE_CACHE + count * _PAGE_CACHE_EACH
+        connection.execute(f"PRAGMA cache_size = -{page_cache // 1024}")
         connection.execute("BEGIN")
-        # Triggers look at indexes, row by row.
         dropped = connection.execute(
-            "SELECT type, name, sql FROM sqlite_master "
-            "WHERE type IN ('index', 'trigger') AND sql IS NOT NULL"
+            "SELECT type, name, sql FROM sqlite_master"
+            " WHERE type IN ('index', 'trigger') AND sql IS NOT NULL"
+            " ORDER BY type = 'index', name"
         ).fetchall()
-        for kind, name, _ in dropped:
+        for kind, name, _ in dropped:  # triggers first: they may look things up
             connection.execute(f"DROP {kind} {name}")
         _insert(connection, generators.rows(count))
-        for *_, statement in dropped:
+        for _, _, statement in reversed(dropped):
             connection.execute(statement)
         connection.execute("COMMIT")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    write_back(database)
+
+
+def copy_database(database: Path, target: Path) -> None:
+    """Copy a database that no server has open."""
+    shutil.copyfile(database, target)
+    write_back(target)
+
+
+def write_back(file: Path) -> None:
+    """Wait until a file is on the disk, so that nothing that is measured next waits for that."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def _insert(connection: sqlite3.Connection, rows: Iterator[tuple[str, str, str]]) -> None:
     created = datetime.now(UTC).isoformat(timespec="microseconds")
-    at = 0
-    while batch := list(islice(rows, _BATCH)):
-        connection.executemany(_INSERT_MAPPING, ((METHOD, row[0], row[2]) for row in batch))
+    connection.execute(
+        "CREATE TEMP TABLE staged (number INTEGER PRIMARY KEY, taskhash, outhash, unihash)"
+    )
+    numbered = enumerate(rows)
+    while True:
         connection.executemany(
-            _INSERT_OUTHASH,
-            (
-                (METHOD, taskhash, outhash, created, f"recipe-{number % _RECIPES}")
-                for number, (taskhash, outhash, _) in enumerate(batch, at)
-            ),
+            "INSERT INTO staged VALUES (?, ?, ?, ?)",
+            ((number, *row) for number, row in islice(numbered, _STAGED)),
         )
-        at += len(batch)
+        if not connection.execute("SELECT EXISTS (SELECT * FROM staged)").fetchone()[0]:
+            return
+        connection.execute(_INSERT_MAPPINGS, (METHOD,))
+        connection.execute(_INSERT_OUTHASHES, (METHOD, created, _RECIPES))
+        connection.execute("DELETE FROM staged")
 
 
 def fill_redis(server: Redis, count: int) -> None:

@@ -50,6 +50,15 @@ def own_bytes(pid: int) -> int:
     return int(found[1]) * 1024
 
 
+def read_bytes(pid: int) -> int:
+    """Return how much a process has had read from disks, also by touching what it maps."""
+    told = Path(f"/proc/{pid}/io").read_text()
+    found = re.search(r"^read_bytes: (\d+)$", told, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"/proc/{pid}/io has no read_bytes")
+    return int(found[1])
+
+
 def _processor() -> str:
     described = Path("/proc/cpuinfo").read_text()
     found = re.search(r"^model name\s*:\s*(.+)$", described, re.MULTILINE)

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from statistics import median
 from typing import Final
 
 from bench.generators import Load
 from bench.servers import Server
 from bench.workloads import Workload
 
-_FRESH: Final = 1 << 32  # beyond what is loaded, below what loadgen asks for as unknown
+FRESH_KEYS: Final = 1 << 32
+"""Where keys begin that nobody has: beyond what is loaded, below what loadgen's look-ups miss."""
 
 
 @dataclass(kw_only=True)
@@ -26,15 +26,6 @@ class Rates:
         """Ours to Redis, by round; empty without Redis."""
         return [a / b for a, b in zip(self.ours, self.redis, strict=False)]
 
-    @property
-    def met(self) -> bool | None:
-        """Whether the goal was reached, where there is one and it can be told."""
-        goal = self.workload.goal
-        if goal is None:
-            return None
-        reached = self.ratios if goal.of_redis else self.ours
-        return median(reached) >= goal.least if reached else None
-
 
 class Rounds:
     """Measures workloads.
@@ -47,7 +38,7 @@ class Rounds:
     def __init__(self, rounds: int, *, advance: Callable[[], object]) -> None:
         self._rounds = rounds
         self._advance = advance
-        self._next_key = _FRESH
+        self._next_key = FRESH_KEYS
 
     def measure(self, workload: Workload, ours: Server, redis: Server | None) -> Rates:
         """Measure a workload, beside Redis where it is given and has the like."""

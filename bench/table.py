@@ -1,16 +1,20 @@
-"""The findings as tables for people and as JSON for programs."""
+"""The findings as tables."""
 
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
-from bench import delay, engines, fairness, idle, snapshot
-from bench.campaign import Findings
+from bench import delay, goals
+from bench.batch import Batched
 from bench.engines import Engines
-from bench.fairness import Greed
-from bench.idle import Idle
+from bench.fairness import Greed, quantile
+from bench.findings import Findings
+from bench.goals import Judgement
+from bench.growth import Grown
+from bench.memory import Memory
 from bench.rounds import Rates
-from bench.snapshot import Copied, p99
+from bench.snapshot import Copied
+from bench.sweep import Swept
 from bench.transports import Carried
 from bench.upstream import Asked
 
@@ -18,157 +22,147 @@ _KIB = 1024
 _MIB = 1024 * 1024
 _MS = 1e3
 
-_RATES = ("requests", "ours/s", "Redis/s", "ratio", "min-max", "goal", "")
-_IDLE = ("memory", "ours", "Redis", "goal", "")
-_CARRIED = ("look-ups of Python clients", "ours/s", "of TCP", "min-max")
-_WEBSOCKET = ("over WebSockets", "ours/s", "over TCP/s", "ratio", "min-max", "goal", "")
-_ASKED = (
-    f"look-ups, upstream {delay.ROUND_TRIP_SECONDS * _MS:.0f} ms away",
-    *("seconds", "min-max", "asked there", "goal", ""),
-)
-_ENGINES = ("on PostgreSQL", "ours/s", "on SQLite/s", "ratio", "min-max", "goal", "")
-_COPIED = ("snapshot", "mappings/s", "p99 ms before", "p99 ms meanwhile", "goal", "")
-_GREEDS = ("fairness", "p50 ms", "p99 ms", "max ms", "growth MiB", "goal", "")
+_GOALS = ("goal", "aim", "measured", "min-max", "met")
 
 
-def of(findings: Findings) -> str:
-    """Return the tables."""
-    idle_goal = f"<= {idle.MOST_BYTES / _KIB:.0f} KiB"
-    tables = [aligned(_RATES, [_rates(row) for row in findings.rates])]
-    if findings.idle is not None:
-        name = f"an idle connection of {findings.idle.connections:,}"
-        cells = [_bytes_each(findings.idle), _bytes_each(findings.idle_redis)]
-        row = [name, *cells, idle_goal, _verdict(met=findings.idle.met)]
-        tables.append(aligned(_IDLE, [row]))
-    tables.append(aligned(_GREEDS, [_greed(row) for row in findings.greeds]))
-    if findings.carried:
-        tables.append(
-            aligned(_CARRIED, [_carried(row, findings.carried[0]) for row in findings.carried])
+class Table(NamedTuple):
+    """What is printed: a head, whose first cell tells what it is about, and rows."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def aligned(self) -> str:
+        """Return it as columns: the first to the left, the others to the right."""
+        lines = [self.head, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                [line[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+            ).rstrip()
+            for line in lines
         )
-    if findings.websocket is not None:
-        tables.append(aligned(_WEBSOCKET, [_rates(findings.websocket)]))
-    if findings.asked:
-        tables.append(aligned(_ASKED, [_asked(row) for row in findings.asked]))
-    if findings.copied is not None:
-        tables.append(aligned(_COPIED, [_copied(findings.copied)]))
-    if findings.engines is not None:
-        rows = [*map(_rates, findings.engines.rates), _copied_over(findings.engines)]
-        tables.append(aligned(_ENGINES, rows))
-    return "\n\n".join(tables)
 
 
-def as_json(findings: Findings) -> dict[str, Any]:
-    """Return what JSON has of the findings; seconds, bytes and requests a second throughout."""
-    return {
-        "rates": [_rates_as_json(row, "redis") for row in findings.rates],
-        "idle": {
-            server: {"connections": row.connections, "bytes_each": row.bytes_each, "met": row.met}
-            for server, row in (("ours", findings.idle), ("redis", findings.idle_redis))
-            if row is not None
-        },
-        "fairness": [
-            {
-                "name": row.name,
-                "pings": len(row.delays),
-                "p50": row.quantile(0.5),
-                "p99": row.quantile(0.99),
-                "max": max(row.delays),
-                "growth": row.growth,
-                "met": row.met,
-                "wrong": row.wrong,
-            }
-            for row in findings.greeds
-        ],
-        "transports": [
-            {"name": row.name, "ours": row.rates, "wrong": row.wrong} for row in findings.carried
-        ],
-        "websocket": [
-            _rates_as_json(row, "tcp") for row in (findings.websocket,) if row is not None
-        ],
-        "upstream": [
-            {
-                "name": row.name,
-                "seconds": row.seconds,
-                "questions": row.questions,
-                "goal": _asked_goal(row),
-                "met": row.met,
-                "wrong": row.wrong,
-            }
-            for row in findings.asked
-        ],
-        "snapshot": [
-            {
-                "mappings": row.mappings,
-                "seconds": row.seconds,
-                "p99_before": p99(row.before),
-                "p99_meanwhile": p99(row.meanwhile),
-                "met": row.met,
-                "wrong": row.wrong,
-            }
-            for row in (findings.copied,)
-            if row is not None
-        ],
-        "engines": [
-            {
-                "rates": [_rates_as_json(rates, "sqlite") for rates in row.rates],
-                "rows_copied": row.rows,
-                "copying_seconds": row.seconds,
-                "met": row.met,
-            }
-            for row in (findings.engines,)
-            if row is not None
-        ],
-        "wrong": findings.wrong,
-    }
+def of(findings: Findings) -> list[Table]:
+    """Return the tables, that of the goals first; without those for which there is nothing."""
+    beside = ("ratio", "min-max")
+    delays = ("p99 ms before", "p50 ms meanwhile", "p99 ms", "max ms")
+    tables = [
+        Table(_GOALS, [*map(_judged, goals.judge(findings))]),
+        Table(("requests", "ours/s", "Redis/s", *beside), [*map(_rates, findings.rates)]),
+        Table(
+            ("Python client, one batch", "look-ups/s", "min-max"),
+            [*map(_batched, findings.batches)],
+        ),
+        Table(("memory and file", "ours", "Redis"), _memory(findings)),
+        Table(
+            ("fairness", "p50 ms", "p99 ms", "max ms", "growth MiB"),
+            [*map(_greed, findings.greeds)],
+        ),
+        Table(
+            ("reports while a sweep runs", "removed/s", *delays),
+            [] if findings.swept is None else [_swept(findings.swept)],
+        ),
+        Table(
+            (
+                *("growth", "bytes a task", "ready s", "memory MiB", "look-ups/s", "min-max"),
+                *("cold look-ups/s", "KiB read each", "reports/s", "min-max"),
+            ),
+            [*map(_grown, findings.growth)],
+        ),
+        Table(
+            ("look-ups of Python clients", "ours/s", "of TCP", "min-max"),
+            [_carried(row, findings.carried[0]) for row in findings.carried],
+        ),
+        Table(
+            ("over WebSockets", "ours/s", "over TCP/s", *beside),
+            [] if findings.websocket is None else [_rates(findings.websocket)],
+        ),
+        Table(
+            (
+                f"look-ups, upstream {delay.ROUND_TRIP_SECONDS * _MS:.0f} ms away",
+                *("seconds", "min-max", "asked there"),
+            ),
+            [*map(_asked, findings.asked)],
+        ),
+        Table(
+            ("snapshot", "copied/s", *delays),
+            [] if findings.copied is None else [_copied(findings.copied)],
+        ),
+        Table(
+            ("on PostgreSQL", "ours/s", "on SQLite/s", *beside),
+            [] if findings.engines is None else _engines(findings.engines),
+        ),
+    ]
+    return [table for table in tables if table.rows]
 
 
-def _rates_as_json(row: Rates, beside: str) -> dict[str, Any]:
-    return {
-        "name": row.workload.name,
-        "ours": row.ours,
-        beside: row.redis,
-        "ratios": row.ratios,
-        "goal": _text(row.workload.goal),
-        "met": row.met,
-        "wrong": row.wrong,
-    }
-
-
-def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as columns: the first to the left, the others to the right."""
-    lines = [head, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for line in lines
-    )
+def _judged(judgement: Judgement) -> list[str]:
+    goal, values = judgement.goal, judgement.values
+    measured = "not measured" if judgement.median is None else goal.shown(judgement.median)
+    spread = f"{goal.number(min(values))}-{goal.number(max(values))}" if len(values) > 1 else ""
+    met = {None: "", True: "yes", False: "no"}[judgement.met]
+    return [goal.name, goal.aim, measured, spread, met]
 
 
 def _rates(row: Rates) -> list[str]:
-    ratios = row.ratios
     return [
         row.workload.name,
         f"{median(row.ours):,.0f}",
         f"{median(row.redis):,.0f}" if row.redis else "-",
-        f"{median(ratios):.2f}" if ratios else "-",
-        f"{min(ratios):.2f}-{max(ratios):.2f}" if ratios else "-",
-        _text(row.workload.goal) or "",
-        _verdict(met=row.met),
+        f"{median(row.ratios):.2f}" if row.ratios else "-",
+        _spread(row.ratios, ".2f") if row.ratios else "-",
     ]
 
 
+def _batched(row: Batched) -> list[str]:
+    return [row.name, f"{median(row.rates):,.0f}", _spread(row.rates)]
+
+
+def _memory(findings: Findings) -> list[list[str]]:
+    rows = []
+    if findings.mapping is not None:
+        name = f"a cached mapping of {findings.mapping.count:,}"
+        rows.append([name, f"{findings.mapping.bytes_each:.0f} bytes", "-"])
+    if findings.idle is not None:
+        name = f"an idle connection of {findings.idle.count:,}"
+        rows.append([name, *map(_kib_each, (findings.idle, findings.idle_redis))])
+    if findings.reported is not None:
+        name = f"in the file, a task of {findings.reported.tasks:,} reported"
+        rows.append([name, f"{findings.reported.bytes_each:.0f} bytes", "-"])
+    return rows
+
+
+def _kib_each(row: Memory | None) -> str:
+    return "-" if row is None else f"{row.bytes_each / _KIB:.1f} KiB"
+
+
 def _greed(row: Greed) -> list[str]:
-    goal = f"p99 <= {fairness.MOST_SECONDS * _MS:.0f} ms, +{fairness.MOST_GROWTH / _MIB:.0f} MiB"
+    return [row.name, *_ms(row.delays, 0.5, 0.99, 1), f"{row.growth / _MIB:.1f}"]
+
+
+def _swept(row: Swept) -> list[str]:
     return [
-        row.name,
-        *(f"{delay * _MS:.2f}" for delay in (row.quantile(0.5), row.quantile(0.99))),
-        f"{max(row.delays) * _MS:.2f}",
-        f"{row.growth / _MIB:.1f}",
-        goal,
-        _verdict(met=row.met),
+        f"{row.mappings:,} mappings",
+        f"{row.mappings / row.seconds:,.0f}",
+        *_ms(row.before, 0.99),
+        *_ms(row.meanwhile, 0.5, 0.99, 1),
+    ]
+
+
+def _grown(row: Grown) -> list[str]:
+    return [
+        f"{row.mappings:,} mappings",
+        f"{row.file_bytes / row.mappings:.0f}",
+        f"{median(row.ready_seconds):.2f}",
+        f"{median(row.own_bytes) / _MIB:.0f}",
+        f"{median(row.look_ups):,.0f}",
+        _spread(row.look_ups),
+        f"{median(row.cold_look_ups):,.0f}",
+        f"{median(row.cold_bytes) / _KIB:.1f}",
+        f"{median(row.reports):,.0f}",
+        _spread(row.reports),
     ]
 
 
@@ -178,26 +172,7 @@ def _carried(row: Carried, tcp: Carried) -> list[str]:
         f"over {row.name}",
         f"{median(row.rates):,.0f}",
         f"{median(ratios):.2f}",
-        f"{min(ratios):.2f}-{max(ratios):.2f}",
-    ]
-
-
-def _copied_over(row: Engines) -> list[str]:
-    return [
-        f"copy of {row.rows:,} rows, found equal",
-        *(f"{row.rows / row.seconds:,.0f}", "-", "-", "-"),
-        f">= {engines.LEAST_COPIED:,}/s",
-        _verdict(met=row.met),
-    ]
-
-
-def _copied(row: Copied) -> list[str]:
-    return [
-        f"{row.mappings:,} mappings",
-        f"{row.rate:,.0f}",
-        *(f"{p99(delays) * _MS:.2f}" for delays in (row.before, row.meanwhile)),
-        f">= {snapshot.LEAST_RATE:,}/s, p99 <= {snapshot.MOST_SECONDS * _MS:.0f} ms",
-        _verdict(met=row.met),
+        _spread(ratios, ".2f"),
     ]
 
 
@@ -205,29 +180,29 @@ def _asked(row: Asked) -> list[str]:
     return [
         row.name,
         f"{median(row.seconds):.2f}",
-        f"{min(row.seconds):.2f}-{max(row.seconds):.2f}",
+        _spread(row.seconds, ".2f"),
         f"{row.asked_most:,}",
-        _asked_goal(row) or "",
-        _verdict(met=row.met),
     ]
 
 
-def _asked_goal(row: Asked) -> str | None:
-    goals = []
-    if row.most_seconds is not None:
-        goals.append(f"<= {row.most_seconds} s")
-    if row.most_questions is not None:
-        goals.append(f"asked <= {row.most_questions:,}")
-    return ", ".join(goals) or None
+def _copied(row: Copied) -> list[str]:
+    return [
+        f"{row.mappings:,} mappings",
+        f"{median(row.rates):,.0f}",
+        *_ms(row.before, 0.99),
+        *_ms(row.meanwhile, 0.5, 0.99, 1),
+    ]
 
 
-def _bytes_each(row: Idle | None) -> str:
-    return "-" if row is None else f"{row.bytes_each / _KIB:.1f} KiB"
+def _engines(row: Engines) -> list[list[str]]:
+    rate = f"{row.rows / row.seconds:,.0f}"
+    copied = [f"copy of {row.rows:,} rows, found equal", rate, "-", "-", "-"]
+    return [*map(_rates, row.rates), copied]
 
 
-def _text(goal: object) -> str | None:
-    return None if goal is None else str(goal)
+def _ms(delays: Sequence[float], *parts: float) -> list[str]:
+    return [f"{quantile(delays, part) * _MS:.2f}" for part in parts]
 
 
-def _verdict(*, met: bool | None) -> str:
-    return "" if met is None else "ok" if met else "short"
+def _spread(figures: Sequence[float], form: str = ",.0f") -> str:
+    return f"{min(figures):{form}}-{max(figures):{form}}"

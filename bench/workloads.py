@@ -7,17 +7,16 @@ from bench.generators import Load
 
 LEAST_REQUESTS: Final = 512  # so that the most clients have two each
 
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """The least that a row should reach: requests a second, or the ratio to Redis."""
-
-    least: float
-    of_redis: bool = False
-    """Whether it is the ratio to what it is measured beside, where that is not Redis, too."""
-
-    def __str__(self) -> str:
-        return f">= {self.least:g}" if self.of_redis else f">= {self.least:,.0f}/s"
+# Rows that have goals.
+ONE_CLIENT: Final = "look-ups, 1 client, lock-step"
+MANY_CLIENTS: Final = "look-ups, 100 clients, lock-step"
+PIPELINED: Final = "look-ups, 10 clients x 64, half unknown"
+WEBSOCKET: Final = "look-ups over WebSocket, 10 clients x 64"
+REPORTS_OF_32: Final = "durable reports, 32 clients, lock-step"
+REPORTS_PIPELINED: Final = "durable reports, 8 clients x 64"
+POSTGRESQL_UNCACHED: Final = "uncached look-ups, 10 x 64"
+POSTGRESQL_REPORTS: Final = "durable reports, 64 clients, lock-step"
+POSTGRESQL_CACHED: Final = "cached look-ups, 10 x 64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,6 @@ class Workload:
         name: What is printed.
         load: What clients do to our server.
         redis_mode: What they do to Redis meanwhile, where it has the like.
-        goal: What to reach.
         rehearsed: Whether to do it once unmeasured, so that what it asks for is cached.
         fresh_keys: Whether each round needs keys that no round had.
     """
@@ -36,7 +34,6 @@ class Workload:
     name: str
     load: Load
     redis_mode: str | None = None
-    goal: Goal | None = None
     rehearsed: bool = False
     fresh_keys: bool = False
 
@@ -63,21 +60,19 @@ def cached(*, mappings: int, scale: float) -> list[Workload]:
 
     return [
         Workload(
-            name="look-ups, 1 client, lock-step",
+            name=ONE_CLIENT,
             load=load("get", 20_000),
             redis_mode="get",
         ),
         Workload(
-            name="look-ups, 100 clients, lock-step",
+            name=MANY_CLIENTS,
             load=load("get", 400_000, clients=100),
             redis_mode="get",
-            goal=Goal(least=0.8, of_redis=True),
         ),
         Workload(
-            name="look-ups, 10 clients x 64, half unknown",
+            name=PIPELINED,
             load=load("get", 1_000_000, clients=10, depth=64, unknown=50),
             redis_mode="get",
-            goal=Goal(least=0.6, of_redis=True),
             rehearsed=True,
         ),
         Workload(
@@ -95,41 +90,37 @@ def cached(*, mappings: int, scale: float) -> list[Workload]:
 
 def uncached(*, mappings: int, scale: float) -> list[Workload]:
     """Return look-ups for a server without a cache."""
-    return [
-        Workload(
-            name="uncached look-ups, 10 x 64, half unknown",
-            load=Load(
-                mode="get",
-                requests=_scaled(300_000, scale),
-                clients=10,
-                depth=64,
-                unknown=50,
-                keys=mappings,
-            ),
-        )
-    ]
+    load = uncached_look_ups(mappings=mappings, scale=scale)
+    return [Workload(name="uncached look-ups, 10 x 64, half unknown", load=load)]
+
+
+def uncached_look_ups(*, mappings: int, scale: float) -> Load:
+    """Return look-ups that are pipelined on ten connections, half of them of what is unknown.
+
+    Args:
+        mappings: How many keys the server has.
+        scale: What part of a usual run's requests to make.
+    """
+    requests = _scaled(300_000, scale)
+    return Load(mode="get", requests=requests, clients=10, depth=64, unknown=50, keys=mappings)
+
+
+def pipelined_reports(*, scale: float) -> Load:
+    """Return reports of 8 clients with 64 in flight each; see `uncached_look_ups`."""
+    return _reports(30_000, scale, clients=8, depth=64)
 
 
 def durable(*, scale: float) -> list[Workload]:
     """Return reports, each on disk before it is acknowledged, beside such a SET of Redis."""
 
-    def workload(
-        clients: str, requests: int, count: int, *, depth: int = 1, goal: Goal | None = None
-    ) -> Workload:
-        scaled = _scaled(requests, scale)
-        return Workload(
-            name=f"durable reports, {clients}",
-            load=Load(mode="report", requests=scaled, clients=count, depth=depth, keys=scaled),
-            redis_mode="set",
-            goal=goal,
-            fresh_keys=True,
-        )
+    def workload(name: str, load: Load) -> Workload:
+        return Workload(name=name, load=load, redis_mode="set", fresh_keys=True)
 
     return [
-        workload("1 client, lock-step", 3_000, 1),
-        workload("32 clients, lock-step", 20_000, 32, goal=Goal(least=6_000)),
-        workload("256 clients, lock-step", 30_000, 256),
-        workload("8 clients x 64", 30_000, 8, depth=64),
+        workload("durable reports, 1 client, lock-step", _reports(3_000, scale, clients=1)),
+        workload(REPORTS_OF_32, _reports(20_000, scale, clients=32)),
+        workload("durable reports, 256 clients, lock-step", _reports(30_000, scale, clients=256)),
+        workload(REPORTS_PIPELINED, pipelined_reports(scale=scale)),
     ]
 
 
@@ -146,23 +137,20 @@ def on_postgresql(*, mappings: int, scale: float) -> list[Workload]:
 
     return [
         Workload(
-            name="uncached look-ups, 10 x 64",
+            name=POSTGRESQL_UNCACHED,
             load=load("get", 300_000, 10, 64),
             redis_mode="get",
-            goal=Goal(least=80_000),
         ),
         Workload(
-            name="durable reports, 64 clients, lock-step",
+            name=POSTGRESQL_REPORTS,
             load=load("report", 30_000, 64, 1),
             redis_mode="report",
-            goal=Goal(least=4_000),
             fresh_keys=True,
         ),
         Workload(
-            name="cached look-ups, 10 x 64",
+            name=POSTGRESQL_CACHED,
             load=load("get", 1_000_000, 10, 64),
             redis_mode="get",
-            goal=Goal(least=0.9, of_redis=True),
             rehearsed=True,
         ),
     ]
@@ -171,7 +159,7 @@ def on_postgresql(*, mappings: int, scale: float) -> list[Workload]:
 def over_websocket(*, mappings: int, scale: float) -> Workload:
     """Return look-ups over WebSockets, to be measured beside the same over TCP."""
     return Workload(
-        name="look-ups, 10 clients x 64",
+        name=WEBSOCKET,
         load=Load(
             mode="get",
             requests=_scaled(1_000_000, scale),
@@ -180,9 +168,13 @@ def over_websocket(*, mappings: int, scale: float) -> Workload:
             keys=min(mappings, 100_000),  # so that the rehearsal asks for every one
             websocket=True,
         ),
-        goal=Goal(least=0.35, of_redis=True),
         rehearsed=True,
     )
+
+
+def _reports(requests: int, scale: float, *, clients: int, depth: int = 1) -> Load:
+    scaled = _scaled(requests, scale)
+    return Load(mode="report", requests=scaled, clients=clients, depth=depth, keys=scaled)
 
 
 def _scaled(requests: int, scale: float) -> int:

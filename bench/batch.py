@@ -1,0 +1,141 @@
+"""One Python client that asks for a batch: ``python -m bench.batch < TASK``, a JSON object.
+
+It prints how many look-ups a second it had answers to, and how many were wrong.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Final
+
+import uvloop
+
+from bench.generators import METHOD, Generators, Outcome, outcome_of
+from bench.servers import Hashserv
+from hashserv import create_async_client, create_client
+
+BLOCKING_KNOWN: Final = "blocking client, all known"
+"""The row that has a goal."""
+
+_Pair = tuple[str, str | None]
+"""A taskhash, and the unihash to expect."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the client does: it looks all taskhashes up, in one call."""
+
+    address: str
+    blocking: bool
+    taskhashes: list[str]
+    unihashes: list[str | None]
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The arguments of the call."""
+        return [(METHOD, taskhash) for taskhash in self.taskhashes]
+
+
+@dataclass(kw_only=True)
+class Batched:
+    """Look-ups a second in each round, and how many answers were wrong."""
+
+    name: str
+    rates: list[float] = field(default_factory=list)
+    wrong: int = 0
+
+
+class Batches:
+    """Measures both clients with a server whose cache has all answers.
+
+    Args:
+        server: The server.
+        generators: Tell what is in its database.
+        mappings: How many keys that is.
+        look_ups: How many a client makes in a batch.
+    """
+
+    def __init__(
+        self, server: Hashserv, generators: Generators, *, mappings: int, look_ups: int
+    ) -> None:
+        self._address = server.address
+        rows = islice(generators.rows(mappings), look_ups)
+        known: list[_Pair] = [(taskhash, unihash) for taskhash, _, unihash in rows]
+        half_unknown: list[_Pair] = [
+            pair if number % 2 else (f"{number:064x}", None) for number, pair in enumerate(known)
+        ]
+        self._tasks = {
+            BLOCKING_KNOWN: self._task(known, blocking=True),
+            "blocking client, half unknown": self._task(half_unknown, blocking=True),
+            "asynchronous client, all known": self._task(known, blocking=False),
+            "asynchronous client, half unknown": self._task(half_unknown, blocking=False),
+        }
+
+    def measure(self, rounds: int) -> Iterator[list[Batched]]:
+        """Yield the findings so far, after each round; one before is not counted."""
+        found = [Batched(name=name) for name in self._tasks]
+        for batched, task in zip(found, self._tasks.values(), strict=True):
+            batched.wrong += _outcome(task).wrong
+        for _ in range(rounds):
+            for batched, task in zip(found, self._tasks.values(), strict=True):
+                outcome = _outcome(task)
+                batched.rates.append(outcome.per_second)
+                batched.wrong += outcome.wrong
+            yield found
+
+    def _task(self, pairs: Sequence[_Pair], *, blocking: bool) -> Task:
+        return Task(
+            address=self._address,
+            blocking=blocking,
+            taskhashes=[taskhash for taskhash, _ in pairs],
+            unihashes=[unihash for _, unihash in pairs],
+        )
+
+
+def _outcome(task: Task) -> Outcome:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.batch"],
+        input=json.dumps(asdict(task)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return outcome_of(done.stdout)
+
+
+def _ask(task: Task) -> tuple[float, Sequence[str | None]]:
+    keys = task.keys
+    with create_client(task.address) as client:
+        client.ping()
+        start = time.perf_counter()
+        answers = client.get_unihash_batch(keys)
+        return time.perf_counter() - start, answers
+
+
+async def _ask_asynchronously(task: Task) -> tuple[float, Sequence[str | None]]:
+    keys = task.keys
+    async with await create_async_client(task.address) as client:
+        await client.ping()
+        start = time.perf_counter()
+        answers = await client.get_unihash_batch(keys)
+        return time.perf_counter() - start, answers
+
+
+def _main() -> None:
+    task = Task(**json.load(sys.stdin))
+    if task.blocking:
+        seconds, answers = _ask(task)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            seconds, answers = runner.run(_ask_asynchronously(task))
+    wrong = sum(a != b for a, b in zip(answers, task.unihashes, strict=True))
+    print(json.dumps({"per_second": len(answers) / seconds, "wrong": wrong}))
+
+
+if __name__ == "__main__":
+    _main()
