@@ -49,6 +49,7 @@ def main() -> int:
     if arguments.json is not None:
         found = {
             "date": datetime.now(UTC).date().isoformat(),
+            "command": "make bench-full" if arguments.full else "make bench",
             "machine": facts,
             "mappings": plan.mappings,
             "rounds": plan.rounds,

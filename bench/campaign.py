@@ -92,7 +92,7 @@ class Campaign:
         with tqdm(total=self._steps(), disable=None, leave=False) as self._bar:
             self._rounds = Rounds(self._plan.rounds, advance=self._bar.update)
             self._step("loading")
-            loading.fill_database(self._database, self._plan.mappings, self._generators)
+            loading.fill_database(self._database, self._plan.mappings)
             self._step("sweep")  # before anything else is reported, so that it can be counted
             self._findings.swept = sweep.measure(
                 self._database, self._generators, mappings=self._plan.mappings

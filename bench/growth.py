@@ -128,7 +128,7 @@ class Growth:
     def _load(self, mappings: int) -> Grown:
         grown = Grown(mappings=mappings)
         start = perf_counter()
-        loading.fill_database(self._file(grown), mappings, self._generators)
+        loading.fill_database(self._file(grown), mappings)
         grown.loading_seconds = perf_counter() - start
         grown.file_bytes = self._file(grown).stat().st_size
         return grown

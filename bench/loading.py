@@ -1,9 +1,15 @@
-"""Fill the servers with the keys of the load generators, and ours' cache with all answers."""
+"""Fill the servers with the keys of the load generators, and ours' cache with all answers.
+
+``python -m bench.loading DATABASE COUNT`` makes a database of ours.
+"""
 
 import os
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -29,12 +35,36 @@ _INSERT_OUTHASHES: Final = """
     FROM staged ORDER BY number"""
 
 
-def fill_database(database: Path, count: int, generators: Generators) -> None:
+def fill_database(database: Path, count: int) -> None:
     """Create ours' database and insert what `count` reports of loadgen would.
 
-    Our server makes the tables; the rows go straight into the file, since a million reports,
-    each durable, take minutes. Whatever indexes and triggers there are, they come after the rows;
-    those of constraints can't, and are as full as reports in this order would leave them.
+    A process of its own does it, so that its memory is missing to nothing that is measured.
+
+    Raises:
+        subprocess.CalledProcessError: It can't; it told why on stderr.
+    """
+    command = [sys.executable, "-m", "bench.loading", str(database), str(count)]
+    subprocess.run(command, check=True)
+
+
+def copy_database(database: Path, target: Path) -> None:
+    """Copy a database that no server has open."""
+    shutil.copyfile(database, target)
+    write_back(target)
+
+
+def write_back(file: Path) -> None:
+    """Wait until a file is on the disk, so that nothing that is measured next waits for that."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _fill(database: Path, count: int, generators: Generators) -> None:
+    """Do it: our server makes the tables, and the rows go straight into the file.
+
+    A million reports, each durable, take minutes. Whatever indexes and triggers there are, they
+    come after the rows; those of constraints can't, and are as full as reports in this order
+    would leave them.
     """
     Hashserv(database, cache_bytes=0, generators=generators).stop()
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
@@ -58,18 +88,6 @@ def fill_database(database: Path, count: int, generators: Generators) -> None:
             connection.execute(statement)
         connection.execute("COMMIT")
     write_back(database)
-
-
-def copy_database(database: Path, target: Path) -> None:
-    """Copy a database that no server has open."""
-    shutil.copyfile(database, target)
-    write_back(target)
-
-
-def write_back(file: Path) -> None:
-    """Wait until a file is on the disk, so that nothing that is measured next waits for that."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
 
 
 def _insert(connection: sqlite3.Connection, rows: Iterator[tuple[str, str, str]]) -> None:
@@ -127,3 +145,8 @@ def begin_stream(connection: socket.socket, kind: str) -> None:
         reply += piece
     if reply != b'"ok"\n':
         raise RuntimeError(f"the server does not stream: {reply!r}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as programs:
+        _fill(Path(sys.argv[1]), int(sys.argv[2]), Generators(Path(programs)))

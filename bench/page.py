@@ -14,8 +14,8 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
 _INTRODUCTION: Final = """\
 # Performance
 
-What `make bench-full` measured on {date}; it wrote this page. [How to measure](how-to/measure.md)
-tells what the rows and columns mean.
+What `{command}` measured on {date}; `make bench-full` writes this page.
+[How to measure](how-to/measure.md) tells what the rows and columns mean.
 
 {machine}
 

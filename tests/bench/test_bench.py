@@ -127,7 +127,7 @@ def test_loaded_file_has_what_reports_would_store(
     database, count = tmp_path / "loaded.db", 3
     servers.Hashserv(database, cache_bytes=0, generators=programs).stop()
     made = things(database)
-    loading.fill_database(database, count, programs)
+    loading.fill_database(database, count)
     assert things(database) == made
     again = generators.Load(mode="report", requests=count, keys=count)
     with (

@@ -60,6 +60,7 @@ def test_page_of_a_run(tmp_path: Path) -> None:
     page.write(
         {
             "date": "2030-01-02",
+            "command": "make bench-full",
             "machine": {"processor": "Abacus, 2 cores"},
             "mappings": 1_000_000,
             "rounds": 3,
@@ -69,7 +70,7 @@ def test_page_of_a_run(tmp_path: Path) -> None:
         written,
     )
     text = written.read_text()
-    assert "2030-01-02" in text
+    assert "What `make bench-full` measured on 2030-01-02" in text
     assert "| processor | Abacus, 2 cores |" in text
     rows = {name: rest for name, *rest in rows_of(text)}
     assert next(iter(rows.values())) == [
