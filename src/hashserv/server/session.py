@@ -21,7 +21,7 @@ from hashserv.server.peer import Peer
 from hashserv.server.replies import Replies
 from hashserv.server.settings import Limits
 from hashserv.server.snapshot_feed import SnapshotFeed
-from hashserv.server.streams import answer_lines, known_reply
+from hashserv.server.streams import KnownReply, answer_lines, known_reply
 from hashserv.transport.listen import LINGER_SECONDS
 from hashserv.wire import commands
 from hashserv.wire.handshake import Greeting
@@ -70,7 +70,18 @@ class Session(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_closed", "_closing", "_feed", "_full", "_gone", "_limits", "_loop", "_lost", "_opened"),
+        *(
+            "_closed",
+            "_closing",
+            "_feed",
+            "_full",
+            "_gone",
+            "_known_reply",
+            "_limits",
+            "_loop",
+            "_lost",
+            "_opened",
+        ),
         *(
             "_peer",
             "_queue",
@@ -113,6 +124,7 @@ class Session(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] | None = None
         self._feed: SnapshotFeed | None = None
+        self._known_reply: KnownReply | None = None  # in a stream mode that the cache helps with
         self._full = False
         self._closing = False
         self._lost = False
@@ -132,8 +144,19 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered at once, queue the rest."""
-        if self._task is None and not self._full and self._answer_now(data):
-            return
+        known = self._known_reply
+        if (
+            known is not None
+            and self._task is None
+            and not self._full
+            and self._wire.is_whole(data)
+        ):
+            start = perf_counter()
+            reply = known(data)
+            if reply is not None:
+                self._transport.write(reply)
+                self._services.statistics.add(reply.count(b"\n"), perf_counter() - start)
+                return
         if self._wire.closed:  # what a refused peer still sends
             return
         self._unread.append(data)
@@ -215,18 +238,6 @@ class Session(asyncio.Protocol):
 
     # Answering.
 
-    def _answer_now(self, data: bytes) -> bool:
-        """Answer lines that the cache knows all of, and tell whether it did."""
-        if not self._wire.is_whole(data):
-            return False
-        start = perf_counter()
-        reply = known_reply(self._services, self._wire.mode, data)
-        if reply is None:
-            return False
-        self._transport.write(reply)
-        self._services.statistics.add(reply.count(b"\n"), perf_counter() - start)
-        return True
-
     async def _drain(self) -> None:
         """Work off the queue, in order."""
         turn = perf_counter()
@@ -286,6 +297,7 @@ class Session(asyncio.Protocol):
                 await self._answer_request(command)
             case StreamEnd():
                 self._end_feed()
+                self._known_reply = None
                 self._transport.write(STREAM_END_OK)
                 if event.line:  # the reference counts an END, but not an empty line
                     self._services.statistics.add(1, 0.0)
@@ -304,6 +316,7 @@ class Session(asyncio.Protocol):
             self._services.access.check(command, self._peer)
             if isinstance(command, commands.SnapshotStream):
                 self._begin_feed(command)
+            self._known_reply = known_reply(self._services, type(command))
             self._transport.write(STREAM_OK)
             return
         start = perf_counter()

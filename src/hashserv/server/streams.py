@@ -21,12 +21,16 @@ Answered = tuple[bytes | Awaitable[bytes], LineError | None]
 _Decoded = TypeVar("_Decoded")
 
 
-def known_reply(services: Services, mode: type[Command] | None, data: bytes) -> bytes | None:
-    """Return the lines that answer whole lines of a mode, if all are at hand; does not wait."""
+KnownReply = Callable[[bytes], bytes | None]
+"""Returns the lines that answer whole lines, if all are at hand; does not wait."""
+
+
+def known_reply(services: Services, mode: type[Command]) -> KnownReply | None:
+    """Return what answers the lines of a mode out of the cache, if anything does."""
     if mode is commands.GetStream:
-        return services.equivalences.lookup_reply(data)
+        return services.equivalences.lookup_reply
     if mode is commands.ExistsStream:
-        return services.equivalences.existence_reply(data)
+        return services.equivalences.existence_reply
     return None
 
 

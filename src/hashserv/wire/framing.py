@@ -32,11 +32,12 @@ class LineBuffer:
         max_line: How many bytes a line may have without its line feed.
     """
 
-    __slots__ = ("_max_line", "_partial", "refused")
+    __slots__ = ("_max_line", "partial", "refused")
 
     def __init__(self, max_line: int = DEFAULT_MAX_LINE) -> None:
         self._max_line = max_line
-        self._partial = bytearray()
+        self.partial = bytearray()
+        """An incomplete line, as far as it came."""
         self.refused: ProtocolError | None = None
         """Says of a line that it is too long, complete or not; nothing after it is returned."""
 
@@ -47,13 +48,13 @@ class LineBuffer:
         """
         if self.refused is not None:
             return []
-        if self._partial:
-            self._partial += data
+        if self.partial:
+            self.partial += data
             if b"\n" not in data:
-                self._check(self._partial)
+                self._check(self.partial)
                 return []
-            data = bytes(self._partial)
-            self._partial.clear()
+            data = bytes(self.partial)
+            self.partial.clear()
         lines = data.split(b"\n")
         rest = lines.pop()
         # Nothing in so few bytes can be too long, so the common case looks at no line.
@@ -62,19 +63,15 @@ class LineBuffer:
                 if not self._check(line):
                     return lines[:at]
         if rest:
-            self._partial += rest
+            self.partial += rest
             self._check(rest)
         return lines
-
-    def __len__(self) -> int:
-        """How many bytes of an incomplete line are held."""
-        return len(self._partial)
 
     def _check(self, line: bytes | bytearray) -> bool:
         if len(line) <= self._max_line:
             return True
         self.refused = ProtocolError(f"a line is longer than {self._max_line} bytes")
-        self._partial.clear()
+        self.partial.clear()
         return False
 
 

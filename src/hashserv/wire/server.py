@@ -122,7 +122,7 @@ class ServerWire:
         to, to the letter (so not `END`). If so, it answers and the bytes are done with; if not, it
         feeds them.
         """
-        return self.mode is not None and not self._lines and data.endswith(b"\n")
+        return self.mode is not None and not self._lines.partial and data.endswith(b"\n")
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes as they arrived and return what they complete, in order.
@@ -151,7 +151,7 @@ class ServerWire:
         """Whether the peer has begun a line or a message and not ended it."""
         if self._state is _State.CLOSED:
             return False
-        return len(self._lines) > 0 or self._message.collecting
+        return bool(self._lines.partial) or self._message.collecting
 
     def close(self) -> None:
         """Take nothing more: whatever is fed from now on is dropped."""
