@@ -20,6 +20,7 @@ _QUICK: Final = Plan(
     scale=0.05,
     connections=500,
     look_ups=50_000,
+    pings=100,
     crowd=20,
     batch=10_000,
     reported=1_000,
