@@ -43,6 +43,8 @@ def main() -> int:
     )
     machine.raise_file_limit()
     arguments.directory.mkdir(parents=True, exist_ok=True)
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
         findings = Campaign(plan, Path(scratch)).run()
     tables = table.of(findings)
