@@ -20,6 +20,7 @@ _QUICK: Final = Plan(
     scale=0.05,
     connections=500,
     look_ups=50_000,
+    pings=100,
     crowd=20,
     batch=10_000,
     reported=1_000,
@@ -42,6 +43,8 @@ def main() -> int:
     )
     machine.raise_file_limit()
     arguments.directory.mkdir(parents=True, exist_ok=True)
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
         findings = Campaign(plan, Path(scratch)).run()
     tables = table.of(findings)

@@ -26,8 +26,6 @@ from bench.workloads import Workload
 CACHE_BYTES: Final = 2 << 30
 """The cache for the cached rows: room for a million mappings and as many unknown keys."""
 
-_PINGS: Final = 500
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -39,6 +37,7 @@ class Plan:
         scale: What part of a usual run's requests to make.
         connections: How many idle ones to open.
         look_ups: How many a greedy client makes.
+        pings: How many others make meanwhile, at least.
         crowd: How many clients at once each transport is measured with.
         batch: How many look-ups a Python client makes at once.
         reported: How many tasks to report to an empty file.
@@ -51,6 +50,7 @@ class Plan:
     scale: float = 1.0
     connections: int = 5_000
     look_ups: int = 1_000_000
+    pings: int = 500
     crowd: int = transports.CLIENTS
     batch: int = 100_000
     reported: int = 100_000
@@ -170,7 +170,7 @@ class Campaign:
             self._generators,
             mappings=self._plan.mappings,
             look_ups=self._plan.look_ups,
-            pings=_PINGS,
+            pings=self._plan.pings,
         )
         self._findings.greeds = self._through("fairness", fairness.measure())
 
