@@ -1,0 +1,79 @@
+"""What SQLite alone manages: ``python -m bench.bare DATABASE``, a file that `bench.loading` filled.
+
+Two INSERTs and a COMMIT for each group of made-up tasks, as durable as the server's, without its
+look-ups, connections, replies and checkpoints. It is what durable reports could reach at most with
+these tables. The file is changed.
+"""
+
+import argparse
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from bench.generators import METHOD
+
+GROUPS: Final = {1: 400, 32: 200, 512: 40}
+"""Reports in a transaction, and how many transactions there are."""
+
+_ROUNDS: Final = 3
+_LOG_ROWS: Final = 8192  # written before, so that the log is one that is written over
+
+_OUTHASH: Final = (
+    "INSERT INTO outhashes_v2 (method, taskhash, outhash, created, owner, PN, PV, PR, task) "
+    f"VALUES ('{METHOD}', ?, ?, '2026-01-01T00:00:00.000000+00:00', "
+    "'ci', 'recipe-1', '1.0', 'r0', 'package')"
+)
+_MAPPING: Final = (
+    f"INSERT INTO unihashes_v3 (method, taskhash, unihash, gc_mark) VALUES ('{METHOD}', ?, ?, '')"
+)
+
+
+def measure(database: Path) -> Iterator[tuple[int, float]]:
+    """Yield the size of each group, and how many reports a second were stored: the median.
+
+    Args:
+        database: The file.
+    """
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        for pragma in (
+            *("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 0"),
+            *("cache_size = -65536", "mmap_size = 1099511627776"),
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        _store(connection, _LOG_ROWS)
+        for size, groups in GROUPS.items():
+            rates = []
+            for _ in range(_ROUNDS):
+                connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+                start = time.perf_counter()
+                for _ in range(groups):
+                    _store(connection, size)
+                rates.append(size * groups / (time.perf_counter() - start))
+            yield size, median(rates)
+
+
+def _store(connection: sqlite3.Connection, count: int) -> None:
+    hashes = [(os.urandom(32).hex(), os.urandom(32).hex()) for _ in range(count)]
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(_OUTHASH, hashes)
+    connection.executemany(_MAPPING, hashes)
+    connection.execute("COMMIT")
+
+
+def main() -> int:
+    """Measure the file that the arguments name."""
+    parser = argparse.ArgumentParser(prog="python -m bench.bare", description=__doc__)
+    parser.add_argument("database", type=Path, metavar="DATABASE")
+    for size, rate in measure(parser.parse_args().database):
+        print(f"groups of {size:3}: {rate:8,.0f} reports a second", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""The measure of what SQLite alone manages."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bench import bare, loading
+
+
+def test_groups_are_stored_in_the_files_own_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bare, "GROUPS", {1: 2, 32: 2})
+    monkeypatch.setattr(bare, "_LOG_ROWS", 10)
+    database = tmp_path / "hashserv.db"
+    loading.fill_database(database, 10)
+    assert [(size, rate > 0) for size, rate in bare.measure(database)] == [(1, True), (32, True)]
+    with closing(sqlite3.connect(database)) as connection:
+        for table in ("outhashes_v2", "unihashes_v3"):
+            (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+            assert count == 10 + 10 + bare._ROUNDS * (2 * 1 + 2 * 32)
