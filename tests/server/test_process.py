@@ -29,6 +29,7 @@ from hashserv.errors import (
     StoreError,
 )
 from hashserv.server import ALL_PERMISSIONS
+from hashserv.server.children import blocked
 from hashserv.server.process import HashServer
 from tests.conftest import StartServer
 from tests.servers import START_SECONDS, wait_for
@@ -403,6 +404,29 @@ def test_an_interrupted_start_leaves_no_child(create: Create, short_tmp: Path) -
         signal.signal(signal.SIGINT, before)
     assert ended(int((short_tmp / "pid").read_text()))
     assert not multiprocessing.active_children()
+
+
+def test_a_signal_that_another_thread_receives_waits_too() -> None:
+    """Its handler would run in the main thread, between a fork and taking note of the child."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    ran: list[str] = []
+
+    begun = threading.Event()
+
+    def receive() -> None:
+        begun.wait()
+        for number in numbers:
+            signal.pthread_kill(threading.get_ident(), number)
+
+    with handled(lambda number, _: ran.append(signal.Signals(number).name)):
+        other = threading.Thread(target=receive)
+        other.start()
+        with blocked(numbers):
+            begun.set()
+            other.join()
+            ran.append("the end")
+        assert ran[0] == "the end"
+        assert sorted(ran[1:]) == ["SIGINT", "SIGTERM"]
 
 
 # Whatever the parent is doing

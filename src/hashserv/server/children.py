@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import pickle
 import signal
+import threading
 import traceback
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
@@ -74,9 +75,33 @@ def drop_handlers(signals: Collection[int]) -> None:
 
 @contextlib.contextmanager
 def blocked(signals: Collection[int]) -> Iterator[None]:
-    """Let signals of this thread wait for the end of the context."""
+    """Let signals wait for the end of the context, those that another thread receives as well."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        yield
+        with _deferred(signals):
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _deferred(signals: Collection[int]) -> Iterator[None]:
+    """Let handlers in Python wait: they run in the main thread whoever received the signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in signals}
+    wakeup = signal.set_wakeup_fd(-1)
+    try:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, lambda number, _: received.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        for number in received:  # now it waits until it is let through
+            signal.raise_signal(number)
