@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hashserv.model import MappingKey, Report
+from hashserv.model import Condition, MappingKey, Report
 from hashserv.store import transactions
 from hashserv.store.sqlite import SqliteStore
 from tests.equivalence.conftest import Files
@@ -132,6 +132,26 @@ def test_the_oldest_row_is_told_by_its_time_and_not_by_its_number(
         oldest = await store.equivalent("m", "o")
         assert oldest is not None
         assert oldest.outhash.taskhash == "t2"
+        await store.close()
+
+    runner.run(check(files.fresh()))
+
+
+def test_conditions_that_name_a_mark_match_what_has_it_when_their_turn_comes(
+    files: Files, runner: asyncio.Runner
+) -> None:
+    """However the rows are found: marking changes what such a condition matches."""
+    one: Condition = {"method": "m", "taskhash": "t1"}
+    two: Condition = {"method": "m", "taskhash": "t2"}
+    unmarked: Condition = {"gc_mark": ""}
+
+    async def check(file: Path) -> None:
+        store = SqliteStore(str(file), durable=False)
+        await store.report([Report("m", "t1", "o1", "u1"), Report("m", "t2", "o2", "u2")])
+        assert await store.mark("a", [{**one, **unmarked}]) == [1]
+        assert await store.mark("b", [{"unihash": "u2", **unmarked}, unmarked]) == [1, 0]
+        assert await store.mark("c", [{"gc_mark": "b"}, two]) == [1, 1]
+        assert await store.mark("c", [one, {"gc_mark": "a"}]) == [1, 0]
         await store.close()
 
     runner.run(check(files.fresh()))

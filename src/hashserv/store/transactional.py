@@ -78,24 +78,23 @@ class TransactionalStore(Store):
         return removed
 
     async def mark(self, mark: str, conditions: Sequence[Condition]) -> list[int]:
-        counts: list[int | None] = []
+        counts: list[int] = []
         begun = False
         while not begun or len(counts) < len(conditions):
             rest = conditions[len(counts) :]
-            work = partial(transactions.mark_indexed, mark=mark, conditions=rest)
-            counts += await self.transact(work)
-            begun = True
-        return [
-            await self._in_slices(
-                MAPPINGS,
-                self._statements.mark_slice(statements.matching(condition)),
-                {**condition, "new_mark": mark},
-                only_during=mark,
-            )
-            if count is None
-            else count
-            for condition, count in zip(conditions, counts, strict=True)
-        ]
+            if begun and transactions.needs_scan(rest[0]):
+                # In its turn: what others marked before it may no longer match.
+                counts.append(await self._mark_in_slices(mark, rest[0]))
+            else:
+                work = partial(transactions.mark_indexed, mark=mark, conditions=rest)
+                counts += await self.transact(work)
+                begun = True
+        return counts
+
+    async def _mark_in_slices(self, mark: str, condition: Condition) -> int:
+        statement = self._statements.mark_slice(statements.matching(condition))
+        parameters = {**condition, "new_mark": mark}
+        return await self._in_slices(MAPPINGS, statement, parameters, only_during=mark)
 
     async def sweep(self, mark: str) -> int | None:
         delete = self._statements.delete_slice(MAPPINGS, statements.UNMARKED)

@@ -174,27 +174,35 @@ def remove_indexed(
 def mark_indexed(transaction: Transaction, mark: str, conditions: Sequence[Condition]) -> Committed:
     """Make a mark the current one, and mark what conditions match, a slice of rows at most.
 
-    The result is, for as many conditions as there was room for, how many mappings each matched,
-    or `None` where that needs a scan. A condition that there was no room for goes on next time.
+    The result is how many mappings each matched, up to the first condition that needs a scan, or
+    that there was no room for: the latter goes on next time.
     """
     if current_mark(transaction) != mark:
         set_current_mark(transaction, mark)
-    counts: list[int | None] = []
+    counts: list[int] = []
     room = SLICE_ROWS
     for condition in conditions:
+        if needs_scan(condition):
+            break
         if not applies(condition, MAPPINGS):
             counts.append(0)
-        elif not is_indexed(condition, MAPPINGS):
-            counts.append(None)
-        else:
-            parameters = {**condition, "new_mark": mark, "rows": room}
-            statement = transaction.statements.mark_matching(condition)
-            room -= transaction.run(statement, parameters)
-            if room == 0:
-                break
-            statement = transaction.statements.count_matching(condition)
-            counts.append(transaction.rows(statement, condition)[0][0])
+            continue
+        parameters = {**condition, "new_mark": mark, "rows": room}
+        room -= transaction.run(transaction.statements.mark_matching(condition), parameters)
+        if room == 0:
+            break
+        statement = transaction.statements.count_matching(condition)
+        counts.append(transaction.rows(statement, condition)[0][0])
     return Committed(counts)
+
+
+def needs_scan(condition: Condition) -> bool:
+    """Tell whether what a condition matches is marked, and counted, by going through the table.
+
+    What names a mark does too: once marked, mappings no longer match, and can't be counted.
+    """
+    indexed = is_indexed(condition, MAPPINGS) and "gc_mark" not in condition
+    return applies(condition, MAPPINGS) and not indexed
 
 
 def end_collection(transaction: Transaction, mark: str) -> Committed:
