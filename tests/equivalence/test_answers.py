@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hashserv.equivalence._answers import CompiledAnswers  # it takes a C compiler to install this
-from hashserv.equivalence.cache import ENTRY_BYTES, PURE_PYTHON, AnswerCache, PythonAnswers
+from hashserv.equivalence.cache import (
+    ENTRY_BYTES,
+    MOST_REPLY,
+    PURE_PYTHON,
+    AnswerCache,
+    PythonAnswers,
+)
 from tests.equivalence.soak import cases
 
 SMALLEST = 2 * (64 * 1024 + 256 * 8)
@@ -148,15 +154,39 @@ def test_more_methods_than_are_numbered(make: Make) -> None:
 
 @pytest.mark.parametrize("length", [4095, 4096, 4097, 70_000])
 def test_long_texts(make: Make, length: int) -> None:
-    """One that is too long for the compiled cache must not leave a former answer behind."""
+    """One that is too long for the compiled cache is not remembered, and costs no other answer."""
     cache = make(2**22)
+    fits = length <= 4096 or make is PythonAnswers
     question, answer = b"q" * length, b"a" * length
+    cache.put(b"other", b"kept")
     cache.put(b"m t", b"short")
     cache.put(question, b"x")
-    assert cache.answers([question]) in ([b"x"], [None])
-    cache.put(b"m t", answer)
-    assert cache.answers([b"m t"]) in ([answer], [None])
-    assert cache.answers([b"m t"]) == [answer] or length > 4096
+    cache.put(b"m t", answer)  # a former answer would be wrong now
+    cached = [answer, b"x"] if fits else [None, None]
+    assert cache.answers([b"m t", question, b"other"]) == [*cached, b"kept"]
+    assert cache.reply(b"m t\n") == (answer + b"\n" if fits else None)
+    cache.put(b"m t", b"short again")
+    assert cache.answers([b"m t"]) == [b"short again"]
+
+
+def test_an_answer_that_is_too_long_hides_one_of_the_old_generation() -> None:
+    for count in range(0, 2000, 50):
+        cache = compiled(2 * SMALLEST)
+        cache.put(b"m t", b"short")
+        for number in range(count):  # at some count there is a young generation after it
+            cache.put(numbered(number), b"%064x" % number)
+        cache.put(b"m t", b"a" * 4097)
+        assert cache.answers([b"m t"]) == [None]
+
+
+def test_replies_are_no_longer_than_their_bound(make: Make) -> None:
+    cache = make(2**22)
+    cache.put(b"q", b"a" * 1023)
+    cache.put(b"", b"")
+    most = MOST_REPLY // 1024
+    assert cache.reply(b"q\n" * most) == (b"a" * 1023 + b"\n") * most
+    assert cache.reply(b"q\n" * most + b"\n") is None
+    assert cache.answers([b"q"] * (most + 1)) == [b"a" * 1023] * (most + 1)
 
 
 def test_lines_that_are_not_whole_are_not_answered(make: Make) -> None:

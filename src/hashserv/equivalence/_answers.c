@@ -17,6 +17,7 @@ enum {
     DIGITS = 64,               /* of a hash as text */
     PACKED = DIGITS / 2,       /* its bytes */
     LONGEST = 4096,            /* bytes of a question or an answer that is remembered */
+    MOST_REPLY = 1024 * 1024,  /* bytes that are answered in one go; cache.py has it too */
     PREFIXES = 64,             /* remembered by number; more go in whole */
     UNIT = 8,                  /* bytes; records begin at multiples of it, so that 32 bits do */
     FIRST_SLOTS = 256,
@@ -25,7 +26,9 @@ enum {
     NO_PREFIX = 0xff,
 };
 
-enum { QUESTION_PACKED = 1, ANSWER_PACKED = 2 };
+/* Of a record. One that is withdrawn stands for an answer that could not be remembered, and hides
+ * any former one. */
+enum { QUESTION_PACKED = 1, ANSWER_PACKED = 2, WITHDRAWN = 4 };
 
 /* What a record begins with; it is copied out, for records have no alignment to speak of. */
 typedef struct {
@@ -350,18 +353,21 @@ keep_bound(Answers *self, size_t bytes)
     }
 }
 
-/* Remember an answer in the young generation. What can't be remembered must at least not keep a
- * former answer, so all is forgotten then: it is too long, or there is no memory. */
+/* Remember an answer in the young generation. One that can't be remembered must at least not leave
+ * a former one behind: without memory, all is forgotten. */
 static void
 remember(Answers *self, const Question *question, const char *answer, size_t length)
 {
-    if (question->length > LONGEST || length > LONGEST) {
-        forget(self);
-        return;
+    if (question->length > LONGEST) {
+        return; /* it never had an answer; and who asks it must not cost others theirs */
     }
     Generation *young = &self->young;
-    keep_bound(self, HEAD_BYTES + question->length + length + UNIT);
     Head head = {.prefix = NO_PREFIX};
+    if (length > LONGEST) {
+        head.flags = WITHDRAWN;
+        length = 0;
+    }
+    keep_bound(self, HEAD_BYTES + question->length + length + UNIT);
     const char *text = question->text;
     size_t text_length = question->length;
     if (question->packs) {
@@ -412,6 +418,9 @@ append_answer(Answers *self, const char *text, size_t length)
     }
     Head head;
     memcpy(&head, record, HEAD_BYTES);
+    if (head.flags & WITHDRAWN) {
+        return -1;
+    }
     size_t most = self->out_used + (size_t)head.answer * 2 + 1;
     if (most > self->out_size) {
         size_t size = most * 2;
@@ -463,6 +472,9 @@ Answers_reply(Answers *self, PyObject *argument)
             Py_RETURN_NONE;
         }
         self->out[self->out_used++] = '\n';
+        if (self->out_used > MOST_REPLY) {
+            Py_RETURN_NONE;
+        }
         at = line_end + 1;
     }
     return PyBytes_FromStringAndSize(self->out, (Py_ssize_t)self->out_used);

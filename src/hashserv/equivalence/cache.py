@@ -11,6 +11,9 @@ except ImportError:  # there was no C compiler when this package was installed
 PURE_PYTHON: Final = "HASHSERV_PURE_PYTHON"
 """An environment variable: if it is set and not empty, nothing compiled is used."""
 
+MOST_REPLY: Final = 1024 * 1024
+"""Bytes that are answered in one go; a question may be much shorter than its answer."""
+
 ENTRY_BYTES: Final = 220
 """What an entry in Python takes beside its text: two bytes objects' heads and their share of the
 table, measured with CPython 3.11 at the table's usual fill."""
@@ -26,6 +29,9 @@ class AnswerCache(Protocol):
 
     def reply(self, data: bytes) -> bytes | None:
         """Return the lines that answer lines, or `None` where not all of them are known.
+
+        Nor are they returned where they have more than `MOST_REPLY` bytes: then the caller asks for
+        the answers to some questions at a time.
 
         Args:
             data: Whole lines, each a question.
@@ -63,10 +69,8 @@ class PythonAnswers(AnswerCache):
         self._old_size = 0
 
     def reply(self, data: bytes) -> bytes | None:
-        answers = self.answers(data[:-1].split(b"\n"))
-        if None in answers:
-            return None
-        return b"\n".join([*answers, b""])  # type: ignore[list-item]  # as was just seen
+        reply = joined(self.answers(data[:-1].split(b"\n")))
+        return reply if reply is None or len(reply) <= MOST_REPLY else None
 
     def answers(self, questions: list[bytes]) -> list[bytes | None]:
         answers = list(map(self._young.get, questions))
@@ -109,6 +113,13 @@ class PythonAnswers(AnswerCache):
         if answer is not None:
             self.put(question, answer)
         return answer
+
+
+def joined(answers: list[bytes | None]) -> bytes | None:
+    """Return answers as lines, or `None` where one is not known."""
+    if None in answers:
+        return None
+    return b"\n".join([*answers, b""])  # type: ignore[list-item]  # as was just seen
 
 
 def new_cache(max_bytes: int) -> AnswerCache:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from hashserv.equivalence.backfill import Backfill
+from hashserv.equivalence.cache import joined
 from hashserv.equivalence.mapping import DEFAULT_CACHE_BYTES, FALSE, TRUE, Equivalences
 from hashserv.equivalence.misses import DEFAULT_TTL, Misses
 from hashserv.equivalence.upstream import UNANSWERED, Unanswered, Upstream
@@ -77,13 +78,13 @@ class DownstreamEquivalences(Equivalences):
     def lookup_reply(self, data: bytes) -> bytes | None:
         reply = super().lookup_reply(data)
         if reply is not None and (reply.startswith(b"\n") or b"\n\n" in reply):
-            return _joined(self.known_lookups(data[:-1].split(b"\n")))
+            return joined(self.known_lookups(data[:-1].split(b"\n")))
         return reply
 
     def existence_reply(self, data: bytes) -> bytes | None:
         reply = super().existence_reply(data)
         if reply is not None and FALSE in reply:
-            return _joined(self.known_existences(data[:-1].split(b"\n")))
+            return joined(self.known_existences(data[:-1].split(b"\n")))
         return reply
 
     def known_lookups(self, questions: list[bytes]) -> list[bytes | None]:
@@ -283,9 +284,3 @@ class DownstreamEquivalences(Equivalences):
 def _question(key: MappingKey) -> bytes:
     """Return a key as it travels."""
     return f"{key.method} {key.taskhash}".encode()
-
-
-def _joined(answers: list[bytes | None]) -> bytes | None:
-    """Return answers as lines, `None` where one is not known."""
-    known = [answer for answer in answers if answer is not None]
-    return b"\n".join([*known, b""]) if len(known) == len(answers) else None

@@ -81,9 +81,7 @@ class Equivalences:
         Args:
             data: Whole lines, each a lookup as it travelled.
         """
-        if not self._checked:
-            self._check()
-        return self._lookups.reply(data) if self._usable else None
+        return self._lookups.reply(data) if self._is_usable() else None
 
     def existence_reply(self, data: bytes) -> bytes | None:
         """Return the lines that answer lines, if all are at hand; see `lookup_reply`."""
