@@ -629,9 +629,10 @@ def test_an_empty_upstream_is_none(create: Create) -> None:
 def test_serve_forever(number: signal.Signals, short_tmp: Path) -> None:
     """It serves until the signal, then the script goes on with its own handlers."""
     script = """
-        import hashserv, signal, sys
+        import gc, hashserv, signal, sys
 
         numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+        collected = gc.get_threshold()
         for handled in numbers:
             signal.signal(handled, lambda number, _: print("handled", number))
         handlers = [signal.getsignal(number) for number in numbers]
@@ -646,6 +647,7 @@ def test_serve_forever(number: signal.Signals, short_tmp: Path) -> None:
         server.serve_forever()
         assert handlers == [signal.getsignal(number) for number in numbers]
         assert signal.set_wakeup_fd(-1) == writing.fileno()
+        assert (gc.get_threshold(), gc.get_freeze_count()) == (collected, 0)
         print(server.address, server.process)
         signal.raise_signal(signal.SIGTERM)
     """
