@@ -1,6 +1,5 @@
 """Looking up and reporting mappings, through a cache that is exact (PROTOCOL.md §8)."""
 
-import asyncio
 from collections.abc import Awaitable, Sequence
 
 from hashserv.equivalence.cache import new_cache
@@ -29,8 +28,8 @@ class Equivalences:
     The cache is keyed by questions as they travel: a *lookup* is method and taskhash with one
     space between, and its answer the unihash or nothing; an *existence* question is a unihash,
     and its answer `TRUE` or `FALSE`. What the cache says is what the database would say: own
-    changes are taken over before they are acknowledged, and once a turn of the event loop the
-    store is asked whether another process changed anything.
+    changes are taken over before they are acknowledged, and for each batch of questions the store
+    is asked whether another process changed anything.
 
     `DownstreamEquivalences` asks an upstream, too, for what the store does not know.
 
@@ -47,14 +46,11 @@ class Equivalences:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         unihash_digits: int = UNIHASH_DIGITS,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
         self._store = store
         store.listener = self
         self._lookups = new_cache(cache_bytes * 7 // 8)
         self._existences = new_cache(cache_bytes // 8)
         self._unihash_digits = unihash_digits
-        self._checked = False
-        self._usable = False
         self._changes = 0
 
     # What the store tells (`ChangeListener`).
@@ -203,18 +199,7 @@ class Equivalences:
 
     def _is_usable(self) -> bool:
         """Tell whether the cache says what the database would say."""
-        if not self._checked:
-            self._check()
-        return self._usable
-
-    def _check(self) -> None:
-        """Ask the store, once a turn of the event loop, what the cache is worth."""
         freshness = self._store.freshness()
         if freshness is Freshness.CHANGED:
             self.mappings_removed()
-        self._usable = freshness is not Freshness.UNSURE
-        self._checked = True
-        self._loop.call_soon(self._end_turn)
-
-    def _end_turn(self) -> None:
-        self._checked = False
+        return freshness is not Freshness.UNSURE

@@ -115,7 +115,7 @@ class Store(ABC):
 
     @abstractmethod
     def freshness(self) -> Freshness:
-        """Tell what answers of before are still worth. Cheap; asked once a turn of the loop."""
+        """Tell what answers of before are still worth. Cheap; asked for each batch."""
 
     @abstractmethod
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:

@@ -27,6 +27,7 @@ from hashserv.store.times import Clock
 from hashserv.store.transactional import TransactionalStore
 from hashserv.store.transactions import Committed, Transaction, Work
 from hashserv.store.users import TransactionalUsers
+from hashserv.store.wal_index import WalIndex
 from hashserv.store.writer import Writer
 
 DEFAULT_PAGE_CACHE: Final = 64 * 1024 * 1024
@@ -89,13 +90,26 @@ class SqliteStore(TransactionalStore):
                 self._writer = self._open_writer(
                     durable=durable, max_log=max_log, page_cache=page_cache
                 )
+        self._wal_index = _wal_index(self._reader, path)
+        self._unchanged: bytes | None = None  # the header, when answers of before held
         self._counter = ThreadPoolExecutor(1, "hashserv-counter")
         self.users = TransactionalUsers(self._read, self.transact, self._data_version)
 
-    # Freshness. The writer's connection tells the commits of other processes from our own, but
+    # Freshness. The header of the wal-index tells at once that nobody has committed anything. Where
+    # somebody has, the writer's connection tells the commits of other processes from our own, but
     # only while it is not in use; meanwhile the reader's tells that there was a commit, not whose.
 
     def freshness(self) -> Freshness:
+        if self._wal_index is None:
+            return self._ask_freshness()
+        header = self._wal_index.header()
+        if header == self._unchanged:
+            return Freshness.SAME
+        freshness = self._ask_freshness()  # after the header was read: a commit between changes it
+        self._unchanged = header if freshness is Freshness.SAME else None
+        return freshness
+
+    def _ask_freshness(self) -> Freshness:
         if self._writer is not None and self._writer.busy:
             version = self._data_version()
             same = version is not None and version == self._read_version
@@ -233,6 +247,8 @@ class SqliteStore(TransactionalStore):
         self._reader.close()
         if self._writer is not None:
             self._writer.connection.close()
+        if self._wal_index is not None:
+            self._wal_index.close()
 
     def _open_writer(self, *, durable: bool, max_log: int, page_cache: int) -> Writer:
         connection = sqlite_file.connect(
@@ -269,3 +285,12 @@ class SqliteStore(TransactionalStore):
             yield
         except sqlite3.Error as error:
             raise sqlite_file.explain(error, self._path) from error
+
+
+def _wal_index(reader: sqlite3.Connection, path: str) -> WalIndex | None:
+    """Return the wal-index; `None` where commits don't go through one, or it can't be seen."""
+    try:
+        (mode,) = reader.execute("PRAGMA journal_mode").fetchone()
+        return WalIndex(path) if mode == "wal" else None
+    except (sqlite3.Error, OSError, ValueError):  # ValueError: it is empty
+        return None
