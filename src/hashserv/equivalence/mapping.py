@@ -1,6 +1,7 @@
 """Looking up and reporting mappings, through a cache that is exact (PROTOCOL.md §8)."""
 
 from collections.abc import Awaitable, Sequence
+from typing import Final
 
 from hashserv.equivalence.cache import new_cache
 from hashserv.errors import InvokeError
@@ -15,6 +16,7 @@ from hashserv.model import (
 )
 from hashserv.store.base import Freshness, Store
 
+_SAME: Final = Freshness.SAME  # at hand: it is nearly always that
 TRUE = b"true"
 FALSE = b"false"
 
@@ -200,6 +202,8 @@ class Equivalences:
     def _is_usable(self) -> bool:
         """Tell whether the cache says what the database would say."""
         freshness = self._store.freshness()
+        if freshness is _SAME:
+            return True
         if freshness is Freshness.CHANGED:
             self.mappings_removed()
         return freshness is not Freshness.UNSURE
