@@ -5,17 +5,17 @@ It prints how many look-ups a second it had answers to, and how many were wrong.
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 import uvloop
 
-from bench.generators import METHOD, Generators, Outcome, outcome_of
+from bench.generators import METHOD, Generators, Outcome, outcome_in_process
+from bench.rounds import Series
 from bench.servers import Hashserv
 from hashserv import create_async_client, create_client
 
@@ -41,15 +41,6 @@ class Task:
     def keys(self) -> list[tuple[str, str]]:
         """The arguments of the call."""
         return [(METHOD, taskhash) for taskhash in self.taskhashes]
-
-
-@dataclass(kw_only=True)
-class Batched:
-    """Look-ups a second in each round, and how many answers were wrong."""
-
-    name: str
-    rates: list[float] = field(default_factory=list)
-    wrong: int = 0
 
 
 class Batches:
@@ -78,18 +69,16 @@ class Batches:
             "asynchronous client, half unknown": self._task(half_unknown, blocking=False),
         }
 
-    def measure(self, rounds: int) -> Iterator[list[Batched]]:
+    def measure(self, rounds: int) -> Iterator[list[Series]]:
         """Yield the findings so far, after each round.
 
         What is unknown is asked for once before, so that the cache knows that, too.
         """
-        found = [Batched(name=name) for name in self._tasks]
+        found = [Series(name=name) for name in self._tasks]
         found[0].wrong += _outcome(self._tasks[_BLOCKING_HALF_UNKNOWN]).wrong
         for _ in range(rounds):
-            for batched, task in zip(found, self._tasks.values(), strict=True):
-                outcome = _outcome(task)
-                batched.rates.append(outcome.per_second)
-                batched.wrong += outcome.wrong
+            for series, task in zip(found, self._tasks.values(), strict=True):
+                series.add(_outcome(task))
             yield found
 
     def _task(self, pairs: Sequence[_Pair], *, blocking: bool) -> Task:
@@ -102,14 +91,7 @@ class Batches:
 
 
 def _outcome(task: Task) -> Outcome:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.batch"],
-        input=json.dumps(asdict(task)),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return outcome_of(done.stdout)
+    return outcome_in_process("bench.batch", task)
 
 
 def _ask(task: Task) -> tuple[float, Sequence[str | None]]:

@@ -5,16 +5,14 @@ It prints how many look-ups a second they had answers to, all together, and how 
 
 import asyncio
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import uvloop
 
-from bench.generators import METHOD, Outcome, outcome_of
+from bench.generators import METHOD, Outcome, outcome_in_process
 from hashserv import create_async_client
 from hashserv.client import AsyncClient
 
@@ -51,15 +49,7 @@ def outcome(task: Task, environment: Mapping[str, str] | None = None) -> Outcome
         task: What it does.
         environment: What its environment has beside ours.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.crowd"],
-        input=json.dumps(asdict(task)),
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return outcome_of(done.stdout)
+    return outcome_in_process("bench.crowd", task, environment)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
-from bench.batch import Batched
 from bench.engines import Engines
 from bench.fairness import Greed, quantile
 from bench.growth import Filed, Grown
 from bench.memory import Memory
-from bench.rounds import Rates
+from bench.rounds import Rates, Series
 from bench.snapshot import Copied
 from bench.sweep import Swept
-from bench.transports import Carried
 from bench.upstream import Asked
 
 _QUANTILES: Final = 200
@@ -30,7 +28,7 @@ class Findings:
     """What was measured; what was not is `None` or empty."""
 
     rates: list[Rates] = field(default_factory=list)
-    batches: list[Batched] = field(default_factory=list)
+    batches: list[Series] = field(default_factory=list)
     growth: list[Grown] = field(default_factory=list)
     reported: Filed | None = None
     mapping: Memory | None = None
@@ -42,7 +40,7 @@ class Findings:
     idle_redis: Memory | None = None
     greeds: list[Greed] = field(default_factory=list)
     swept: Swept | None = None
-    carried: list[Carried] = field(default_factory=list)
+    carried: list[Series] = field(default_factory=list)
     websocket: Rates | None = None
     """Beside the same over TCP."""
 

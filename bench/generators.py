@@ -1,11 +1,15 @@
-"""The load generators, which are C programs, so that they cost less than what they measure."""
+"""The load generators: C programs, so that they cost less than what they measure, and clients."""
 
 import json
+import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 _SOURCES: Final = Path(__file__).parent
 _ROW: Final = 3 * 65  # TASKHASH OUTHASH UNIHASH, each with what separates it
@@ -102,6 +106,29 @@ class Generators:
         source, program = _SOURCES / f"{name}.c", directory / name
         subprocess.run(["cc", "-O2", "-o", program, source], check=True)
         return program
+
+
+def outcome_in_process(
+    module: str, task: object, environment: Mapping[str, str] | None = None
+) -> Outcome:
+    """Have a Python program do a task, in a process of its own.
+
+    Args:
+        module: The program, which reads the task as JSON and prints as the generators do.
+        task: A dataclass.
+        environment: What its environment has beside ours.
+
+    Raises:
+        subprocess.CalledProcessError: It can't; it told why on stderr.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        input=msgspec.json.encode(task),
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return outcome_of(done.stdout.decode())
 
 
 def outcome_of(line: str) -> Outcome:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from bench.generators import Load
+from bench.generators import Load, Outcome
 from bench.servers import Server
 from bench.workloads import Workload
 
@@ -25,6 +25,20 @@ class Rates:
     def ratios(self) -> list[float]:
         """Ours to Redis, by round; empty without Redis."""
         return [a / b for a, b in zip(self.ours, self.redis, strict=False)]
+
+
+@dataclass(kw_only=True)
+class Series:
+    """Look-ups a second of something of ours in each round, and how many answers were wrong."""
+
+    name: str
+    rates: list[float] = field(default_factory=list)
+    wrong: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Take note of a round."""
+        self.rates.append(outcome.per_second)
+        self.wrong += outcome.wrong
 
 
 class Rounds:

@@ -5,17 +5,15 @@ from statistics import median
 from typing import NamedTuple
 
 from bench import delay, goals
-from bench.batch import Batched
 from bench.engines import Engines
 from bench.fairness import Greed, quantile
 from bench.findings import Findings
 from bench.goals import Judgement
 from bench.growth import Grown
 from bench.memory import Memory
-from bench.rounds import Rates
+from bench.rounds import Rates, Series
 from bench.snapshot import Copied
 from bench.sweep import Swept
-from bench.transports import Carried
 from bench.upstream import Asked
 
 _KIB = 1024
@@ -116,7 +114,7 @@ def _rates(row: Rates) -> list[str]:
     ]
 
 
-def _batched(row: Batched) -> list[str]:
+def _batched(row: Series) -> list[str]:
     return [row.name, f"{median(row.rates):,.0f}", _spread(row.rates)]
 
 
@@ -166,7 +164,7 @@ def _grown(row: Grown) -> list[str]:
     ]
 
 
-def _carried(row: Carried, tcp: Carried) -> list[str]:
+def _carried(row: Series, tcp: Series) -> list[str]:
     ratios = [rate / of_tcp for rate, of_tcp in zip(row.rates, tcp.rates, strict=True)]
     return [
         f"over {row.name}",

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ import trustme
 
 from bench import crowd
 from bench.generators import Generators, Outcome
+from bench.rounds import Series
 from bench.servers import Hashserv
 
 CLIENTS: Final = 200
@@ -23,15 +23,6 @@ _BINDS: Final = {
     "WebSocket": "ws://localhost:0",
     "WebSocket, TLS": "wss://localhost:0",
 }
-
-
-@dataclass(kw_only=True)
-class Carried:
-    """Look-ups a second over a transport in each round, and how many answers were wrong."""
-
-    name: str
-    rates: list[float] = field(default_factory=list)
-    wrong: int = 0
 
 
 class Transports:
@@ -55,15 +46,13 @@ class Transports:
         self._taskhashes = [taskhash for taskhash, _, _ in rows] + unknown
         self._unihashes = [unihash for _, _, unihash in rows] + [None] * len(unknown)
 
-    def measure(self, rounds: int) -> Iterator[list[Carried]]:
+    def measure(self, rounds: int) -> Iterator[list[Series]]:
         """Yield the findings so far, after each round."""
-        found = [Carried(name=name) for name in _BINDS]
+        found = [Series(name=name) for name in _BINDS]
         with self._server() as (addresses, authority):
             for _ in range(rounds):
-                for carried, address in zip(found, addresses, strict=True):
-                    outcome = self._under_crowd(address, authority)
-                    carried.rates.append(outcome.per_second)
-                    carried.wrong += outcome.wrong
+                for series, address in zip(found, addresses, strict=True):
+                    series.add(self._under_crowd(address, authority))
                 yield found
 
     @contextmanager

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,12 @@ def test_wrong_replies() -> None:
     assert f"ERROR: misses: {load['wrong']:,} wrong replies, the first: asked " in ended.stderr
 
 
-def test_a_lie_about_a_report() -> None:
-    """The reply is well-formed, but of another unihash, once tasks are prepared."""
+def storing(reply: Callable[[dict[str, str], int], bytes]) -> Callable[[bytes], bytes]:
+    """Return what a server answers that stores reports, and replies to them as it is told.
+
+    Args:
+        reply: Takes a report, and how many are stored with it.
+    """
     stored: dict[bytes, bytes] = {}
 
     def answer(line: bytes) -> bytes:
@@ -48,25 +53,28 @@ def test_a_lie_about_a_report() -> None:
             return stored[line.split()[1]]
         report = json.loads(line)["report"]
         stored[report["taskhash"].encode()] = report["unihash"].encode()
-        return echo(report, **({} if len(stored) <= 21 else {"unihash": "f" * 64}))
+        return reply(report, len(stored))
 
-    with fake_server(answer) as address:
+    return answer
+
+
+def test_a_lie_about_a_report() -> None:
+    """The reply is well-formed, but of another unihash, once tasks are prepared."""
+
+    def lie(report: dict[str, str], stored: int) -> bytes:
+        return echo(report, **({} if stored <= 21 else {"unihash": "f" * 64}))
+
+    with fake_server(storing(lie)) as address:
         ended = bench(address, "reports", *QUICK, "--json", code=1)
     load = measured(ended)["reports"]
     assert load["wrong"] == load["requests"] > 0
 
 
 def test_a_lie_while_tasks_are_prepared() -> None:
-    stored: dict[bytes, bytes] = {}
+    def lie(report: dict[str, str], stored: int) -> bytes:
+        return b"null" if stored > 1 else echo(report)
 
-    def answer(line: bytes) -> bytes:
-        if not line.startswith(b"{"):
-            return stored[line.split()[1]]
-        report = json.loads(line)["report"]
-        stored[report["taskhash"].encode()] = report["unihash"].encode()
-        return b"null" if len(stored) > 1 else echo(report)
-
-    with fake_server(answer) as address:
+    with fake_server(storing(lie)) as address:
         ended = bench(address, "hits", *QUICK, code=1)
     assert "ERROR: 20 replies were wrong while tasks were prepared; asked " in ended.stderr
     assert "answered 'null'" in ended.stderr

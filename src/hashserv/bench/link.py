@@ -200,18 +200,8 @@ async def _connect(
         return port, port, None
     # Late: most connections need no WebSocket, whose library takes long to import.
     from hashserv.transport.async_websocket import AsyncWebSocket
-    from hashserv.transport.websocket import ClientWebSocket, below
+    from hashserv.transport.websocket import below
 
-    websocket = ClientWebSocket(address)
     port = await Port.connect(below(address), limit)
-    try:
-        await port.send(websocket.upgrade(), limit)
-        while not websocket.upgraded:
-            try:
-                websocket.feed(await port.receive(limit))
-            except ConnectionClosedError:  # which may be the end of a refusal
-                websocket.end()
-    except BaseException:
-        await port.close()
-        raise
-    return port, AsyncWebSocket(port, websocket), websocket
+    stream = await AsyncWebSocket.over(port, address, limit)
+    return port, stream, stream.websocket

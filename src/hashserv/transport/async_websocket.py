@@ -18,14 +18,15 @@ class AsyncWebSocket:
         websocket: Its state.
     """
 
-    __slots__ = ("_stream", "_websocket")
+    __slots__ = ("_stream", "websocket")
 
     chunks: ClassVar[bool] = False
     """Whether long messages are to be sent in chunks."""
 
     def __init__(self, stream: AsyncStream, websocket: ClientWebSocket) -> None:
         self._stream = stream
-        self._websocket = websocket
+        self.websocket = websocket
+        """Its state, for who reads and writes the stream itself."""
 
     @classmethod
     async def connect(
@@ -42,8 +43,25 @@ class AsyncWebSocket:
             AddressError: What the environment says of TLS can't be used.
             OSError: Nobody listens there, or it refuses to become a WebSocket.
         """
+        return await cls.over(
+            await AsyncStream.connect(below(address), limit, context), address, limit
+        )
+
+    @classmethod
+    async def over(
+        cls, stream: AsyncStream, address: WebSocketAddress, limit: float | None
+    ) -> Self:
+        """Make a WebSocket of a connection, or close it.
+
+        Args:
+            stream: A connection to the server, on which nothing was sent yet.
+            address: The server's.
+            limit: Seconds that each step may take.
+
+        Raises:
+            OSError: The server refuses to become a WebSocket.
+        """
         websocket = ClientWebSocket(address)
-        stream = await AsyncStream.connect(below(address), limit, context)
         try:
             await stream.send(websocket.upgrade(), limit)
             while not websocket.upgraded:
@@ -58,13 +76,13 @@ class AsyncWebSocket:
 
     async def send(self, data: bytes, limit: float | None) -> None:
         """Send all of `data`, which is whole lines."""
-        await self._stream.send(self._websocket.encode(data), limit)
+        await self._stream.send(self.websocket.encode(data), limit)
 
     async def receive(self, limit: float | None) -> bytes:
         """Return the lines that arrived, at least one."""
-        while not (lines := self._websocket.take()):
-            self._websocket.feed(await self._stream.receive(limit))
-            if answer := self._websocket.answer():
+        while not (lines := self.websocket.take()):
+            self.websocket.feed(await self._stream.receive(limit))
+            if answer := self.websocket.answer():
                 # What arrived before the connection broke is still to be returned.
                 with contextlib.suppress(OSError, ConnectionClosedError):
                     await self._stream.send(answer, limit)
@@ -72,5 +90,5 @@ class AsyncWebSocket:
 
     async def close(self) -> None:
         """Close. Idempotent."""
-        self._stream.push(self._websocket.close())
+        self._stream.push(self.websocket.close())
         await self._stream.close()

@@ -19,14 +19,15 @@ class SyncWebSocket:
         websocket: Its state.
     """
 
-    __slots__ = ("_stream", "_websocket")
+    __slots__ = ("_stream", "websocket")
 
     chunks: ClassVar[bool] = False
     """Whether long messages are to be sent in chunks."""
 
     def __init__(self, stream: SyncStream, websocket: ClientWebSocket) -> None:
         self._stream = stream
-        self._websocket = websocket
+        self.websocket = websocket
+        """Its state, for who reads and writes the stream itself."""
 
     @classmethod
     def connect(
@@ -43,8 +44,21 @@ class SyncWebSocket:
             AddressError: What the environment says of TLS can't be used.
             OSError: Nobody listens there, or it refuses to become a WebSocket.
         """
+        return cls.over(SyncStream.connect(below(address), limit, context), address, limit)
+
+    @classmethod
+    def over(cls, stream: SyncStream, address: WebSocketAddress, limit: float | None) -> Self:
+        """Make a WebSocket of a connection, or close it.
+
+        Args:
+            stream: A connection to the server, on which nothing was sent yet.
+            address: The server's.
+            limit: Seconds that each step may take.
+
+        Raises:
+            OSError: The server refuses to become a WebSocket.
+        """
         websocket = ClientWebSocket(address)
-        stream = SyncStream.connect(below(address), limit, context)
         try:
             stream.send(websocket.upgrade(), limit)
             while not websocket.upgraded:
@@ -59,13 +73,13 @@ class SyncWebSocket:
 
     def send(self, data: bytes, limit: float | None) -> None:
         """Send all of `data`, which is whole lines."""
-        self._stream.send(self._websocket.encode(data), limit)
+        self._stream.send(self.websocket.encode(data), limit)
 
     def receive(self, limit: float | None) -> bytes:
         """Return the lines that arrived, at least one."""
-        while not (lines := self._websocket.take()):
-            self._websocket.feed(self._stream.receive(limit))
-            if answer := self._websocket.answer():
+        while not (lines := self.websocket.take()):
+            self.websocket.feed(self._stream.receive(limit))
+            if answer := self.websocket.answer():
                 # What arrived before the connection broke is still to be returned.
                 with contextlib.suppress(OSError, ConnectionClosedError):
                     self._stream.send(answer, limit)
@@ -73,5 +87,5 @@ class SyncWebSocket:
 
     def close(self) -> None:
         """Close. Idempotent."""
-        self._stream.push(self._websocket.close())
+        self._stream.push(self.websocket.close())
         self._stream.close()
