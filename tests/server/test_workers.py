@@ -287,6 +287,23 @@ def test_nothing_is_left_of_it(workers_on_file: ServerProcess, number: signal.Si
     ]
 
 
+def test_the_log_is_put_away_also_where_no_worker_did_it(workers_on_file: ServerProcess) -> None:
+    """Those that close the file at the same moment leave it to each other."""
+    processes = workers_of(workers_on_file)
+    with create_client(workers_on_file.address) as client:
+        client.report_unihash(digest(1), METHOD, digest(2), digest(3), {})
+    workers_on_file.process.send_signal(signal.SIGSTOP)
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+    workers_on_file.process.send_signal(signal.SIGTERM)
+    workers_on_file.process.send_signal(signal.SIGCONT)
+    assert workers_on_file.process.wait(START_SECONDS) == 0
+    assert sorted(path.name for path in workers_on_file.database.parent.iterdir()) == [
+        "hashserv.db",
+        "server.log",
+    ]
+
+
 def test_workers_end_with_their_parent(workers: ServerProcess) -> None:
     processes = workers_of(workers)
     workers.kill()

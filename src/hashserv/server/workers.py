@@ -28,6 +28,7 @@ from hashserv.server.composition import (
     certificate,
     listen_on,
     prepare_database,
+    put_log_away,
     warn_of_strangers,
 )
 from hashserv.server.settings import Settings
@@ -73,7 +74,10 @@ def run(settings: Settings, ready: app.Ready = lambda _: None) -> None:
         ]
         warn_of_strangers(settings, listeners)
         asyncio.run(prepare_database(settings))
-        Supervisor(settings, listeners).run(ready)
+        try:
+            Supervisor(settings, listeners).run(ready)
+        finally:
+            asyncio.run(put_log_away(settings))
 
 
 @dataclass
