@@ -8,47 +8,31 @@ is something in it; while it does, at most one more read's worth is taken from t
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Callable
 from time import perf_counter
 from typing import Final, cast
 
-from hashserv import model
 from hashserv.errors import InvokeError, ProtocolError, StoreError, loggable
-from hashserv.server import account_handlers, handlers
-from hashserv.server.handlers import HANDLERS, Services
+from hashserv.server.conversation import Conversation, Reports
+from hashserv.server.handlers import Services
 from hashserv.server.peer import Peer
 from hashserv.server.replies import Replies
 from hashserv.server.settings import Limits
-from hashserv.server.snapshot_feed import SnapshotFeed
-from hashserv.server.streams import KnownReply, answer_lines, known_reply
 from hashserv.transport.listen import LINGER_SECONDS
 from hashserv.wire import commands
 from hashserv.wire.handshake import Greeting
 from hashserv.wire.server import (
-    STREAM_END_OK,
-    STREAM_MODES,
-    STREAM_OK,
-    Broken,
     Event,
-    Refused,
     Request,
     ServerWire,
-    StreamEnd,
     StreamLines,
     encode_error,
 )
 
 logger = logging.getLogger("hashserv.server")
 
-
-SLICE_LINES: Final = 128
-"""Lines of a stream mode that are answered, if the database must be asked, before other connections
-have their turn: about half a millisecond."""
-
 GROUP_REPORTS: Final = 256
 """Reports of one connection that are stored together."""
-
 
 PIECE_BYTES: Final = 8192
 """How much of what was received is parsed before it is answered."""
@@ -68,33 +52,6 @@ class Session(asyncio.Protocol):
         chunks: Whether lines have a limit of their own, past which messages go in chunks.
         refusal: What to tell the peer instead of listening to it.
     """
-
-    __slots__ = (
-        *(
-            "_closed",
-            "_closing",
-            "_feed",
-            "_full",
-            "_gone",
-            "_known_reply",
-            "_limits",
-            "_loop",
-            "_lost",
-            "_opened",
-        ),
-        *(
-            "_peer",
-            "_queue",
-            "_refusal",
-            "_replies",
-            "_services",
-            "_task",
-            "_timer",
-            "_transport",
-            "_unread",
-        ),
-        *("_wire", "_writable"),
-    )
 
     def __init__(
         self,
@@ -123,8 +80,6 @@ class Session(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._writable: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] | None = None
-        self._feed: SnapshotFeed | None = None
-        self._known_reply: KnownReply | None = None  # in a stream mode that the cache helps with
         self._full = False
         self._closing = False
         self._lost = False
@@ -136,6 +91,14 @@ class Session(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._peer = Peer(transport)
         self._replies = Replies(self._transport.write)
+        self._conversation = Conversation(
+            self._services,
+            self._peer,
+            self._wire,
+            replies=self._replies,
+            write=self._transport.write,
+            failed=self._fail,
+        )
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer)
         self._start_timer(self._limits.handshake_timeout, "it did not finish its handshake")
         self._opened(self)
@@ -144,7 +107,7 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered at once, queue the rest."""
-        known = self._known_reply
+        known = self._conversation.known
         if (
             known is not None
             and self._task is None
@@ -180,8 +143,7 @@ class Session(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Take note that the peer does not read its replies."""
         self._full = True
-        if self._feed is not None:
-            self._feed.pause()
+        self._conversation.pause()
         self._start_timer(self._limits.write_timeout, "it left its replies unread")
         if self._task is None:
             self._transport.pause_reading()
@@ -189,8 +151,7 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Take note that the peer has read its replies."""
         self._full = False
-        if self._feed is not None:
-            self._feed.resume()
+        self._conversation.resume()
         if not self._wire.closed:  # a session that ends does so in time, read a little or not
             self._stop_timer()
         if self._writable is not None and not self._writable.done():
@@ -205,7 +166,7 @@ class Session(asyncio.Protocol):
             logger.info("%s: lost: %s", self, exc)
         if self._task is not None:
             self._task.cancel()
-        self._end_feed()
+        self._conversation.end()
         self._replies.drop()
         self._queue.clear()
         self._unread.clear()
@@ -243,8 +204,11 @@ class Session(asyncio.Protocol):
         turn = perf_counter()
         try:
             while (event := await self._next()) is not None:
-                await self._answer(event)
+                if isinstance(event, Greeting):
+                    self._stop_timer()
+                await self._conversation.answer(event)
                 if self._full:
+                    self._conversation.pause()  # it may only just have something to say
                     self._writable = self._loop.create_future()
                     await self._writable
                 if perf_counter() - turn > TURN_SECONDS:
@@ -260,7 +224,7 @@ class Session(asyncio.Protocol):
             if self._wire.greeted and self._wire.unfinished and not self._full:
                 self._start_timer(self._limits.message_timeout, "it did not finish a message")
 
-    async def _next(self) -> Event | None:
+    async def _next(self) -> Event | Reports | None:
         """Take the next event off the queue; `None` when there is nothing to do any more.
 
         While replies are waited for, more lines of a stream mode are answered, but all else has
@@ -275,7 +239,22 @@ class Session(asyncio.Protocol):
         event = self._queue.popleft()
         if self._replies.waiting and (self._replies.full or not isinstance(event, StreamLines)):
             await self._replies.settled()
+        match event:
+            case Request(commands.Report() as report):
+                return self._with_following(report)
         return event
+
+    def _with_following(self, report: commands.Report) -> Reports:
+        """Return a report with those that were received right behind it."""
+        group = [report]
+        while len(group) < GROUP_REPORTS and (self._queue or self._parse()):
+            match self._queue[0]:
+                case Request(commands.Report() as following):
+                    group.append(following)
+                    self._queue.popleft()
+                case _:
+                    break
+        return Reports(group)
 
     def _parse(self) -> bool:
         """Parse some of what was received, and tell whether there is something to answer."""
@@ -286,113 +265,6 @@ class Session(asyncio.Protocol):
                 data = data[:PIECE_BYTES]
             self._queue.extend(self._wire.feed(data))
         return bool(self._queue)
-
-    async def _answer(self, event: Event) -> None:
-        match event:
-            case StreamLines():
-                await self._answer_lines(event)
-            case Request(commands.Report() as report):
-                await self._answer_reports(report)
-            case Request(command):
-                await self._answer_request(command)
-            case StreamEnd():
-                self._end_feed()
-                self._known_reply = None
-                self._transport.write(STREAM_END_OK)
-                if event.line:  # the reference counts an END, but not an empty line
-                    self._services.statistics.add(1, 0.0)
-            case Greeting():
-                self._stop_timer()
-                self._peer.locate()
-                self._transport.write(self._services.headers(event))
-            case Refused():
-                self._services.statistics.add(1, 0.0)
-                raise event.error
-            case Broken():
-                raise event.error
-
-    async def _answer_request(self, command: commands.Command) -> None:
-        if isinstance(command, STREAM_MODES):  # not counted, as in the reference
-            self._services.access.check(command, self._peer)
-            if isinstance(command, commands.SnapshotStream):
-                self._begin_feed(command)
-            self._known_reply = known_reply(self._services, type(command))
-            self._transport.write(STREAM_OK)
-            return
-        start = perf_counter()
-        try:
-            if isinstance(command, commands.AccountCommand):
-                reply = await account_handlers.answer(self._services, self._peer, command)
-            else:
-                self._services.access.check(command, self._peer)
-                reply = await HANDLERS[type(command)](self._services, command)
-        finally:
-            self._services.statistics.add(1, perf_counter() - start)
-        self._transport.write(self._wire.encode(reply))
-
-    def _begin_feed(self, command: commands.SnapshotStream) -> None:
-        self._feed = self._services.snapshots.begin(
-            command,
-            write=self._transport.write,
-            # It goes on for days: a change of permissions must count meanwhile.
-            check=partial(self._services.access.check, command, self._peer),
-            failed=self._fail,
-        )
-        if self._full:
-            self._feed.pause()
-
-    def _end_feed(self) -> None:
-        if self._feed is not None:
-            self._feed.stop()
-            self._feed = None
-
-    async def _answer_reports(self, first: commands.Report) -> None:
-        """Answer a report together with those that follow it."""
-        start = perf_counter()
-        account = self._peer.account
-        group = [first]
-        while len(group) < GROUP_REPORTS and (self._queue or self._parse()):
-            match self._queue[0]:
-                case Request(commands.Report() as command):
-                    group.append(command)
-                    self._queue.popleft()
-                case _:
-                    break
-        reports: list[model.Report] = []
-        try:
-            self._services.access.check(first, self._peer)
-            for command in group:  # not all at once: those before a wrong one are good
-                reports += [handlers.checked_report(self._services, account, command)]
-        except InvokeError as error:
-            self._queue.appendleft(Refused(error))
-        if reports:
-            try:
-                replies = await handlers.report(self._services, account, reports)
-            finally:
-                self._services.statistics.add(len(reports), perf_counter() - start)
-            self._transport.write(b"".join(map(self._wire.encode, replies)))
-
-    async def _answer_lines(self, event: StreamLines) -> None:
-        for at in range(0, len(event.lines), SLICE_LINES):
-            if at:
-                await asyncio.sleep(0)  # the others' turn
-            start = perf_counter()
-            lines = event.lines[at : at + SLICE_LINES]
-            replies, error = await answer_lines(self._services, event.mode, lines)
-            if isinstance(replies, bytes):
-                self._services.statistics.add(len(lines), perf_counter() - start)
-                self._replies.send(replies)
-            else:
-                self._replies.send_later(self._counted(replies, len(lines), start), len(lines))
-            if error is not None:
-                await self._replies.settled()
-                raise error
-
-    async def _counted(self, replies: Awaitable[bytes], lines: int, start: float) -> bytes:
-        try:
-            return await replies
-        finally:
-            self._services.statistics.add(lines, perf_counter() - start)
 
     # Closing.
 
@@ -414,7 +286,7 @@ class Session(asyncio.Protocol):
         self._tell(error)
 
     def _tell(self, error: InvokeError | StoreError) -> None:
-        self._end_feed()
+        self._conversation.end()
         self._replies.drop()
         self._transport.write(self._wire.encode(encode_error(error)))
         self._wire.close()
@@ -430,7 +302,7 @@ class Session(asyncio.Protocol):
     def _close(self) -> None:
         """Close when the peer has read its replies, or does not in time."""
         self._closing = True
-        self._end_feed()
+        self._conversation.end()
         self._replies.drop()
         self._wire.close()
         self._queue.clear()
