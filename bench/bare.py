@@ -1,12 +1,15 @@
 """What SQLite alone manages: ``python -m bench.bare DATABASE``, a file that `bench.loading` filled.
 
-Two INSERTs and a COMMIT for each group of made-up tasks, as durable as the server's, without its
-look-ups, connections, replies and checkpoints. It is what durable reports could reach at most with
-these tables. The file is changed.
+Look-ups: one statement for each batch of keys, half of them unknown, as the server asks it.
+Reports: two INSERTs and a COMMIT for each group of made-up tasks, as durable as the server's,
+without its look-ups, connections, replies and checkpoints. It is what the server could reach at
+most with these tables. The file is changed.
 """
 
 import argparse
+import json
 import os
+import random
 import sqlite3
 import sys
 import time
@@ -21,6 +24,10 @@ from bench.generators import METHOD
 GROUPS: Final = {1: 400, 32: 200, 512: 40}
 """Reports in a transaction, and how many transactions there are."""
 
+BATCH: Final = 128
+"""Keys that are looked up at once: the server's slice."""
+
+_LOOK_UPS: Final = 200_000
 _ROUNDS: Final = 3
 _LOG_ROWS: Final = 8192  # written before, so that the log is one that is written over
 
@@ -34,7 +41,41 @@ _MAPPING: Final = (
 )
 
 
-def measure(database: Path) -> Iterator[tuple[int, float]]:
+_LOOKUP: Final = f"""
+    SELECT k.key, m.unihash FROM json_each(?) AS k
+    CROSS JOIN unihashes_v3 AS m ON m.method = '{METHOD}' AND m.taskhash = k.value
+"""
+
+
+def look_ups(database: Path) -> float:
+    """Return how many look-ups a second were answered, the median once all had been made before.
+
+    Args:
+        database: The file.
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA cache_size = -8192")
+        connection.execute("PRAGMA mmap_size = 1099511627776")
+        (last,) = connection.execute("SELECT max(id) FROM unihashes_v3").fetchone()
+        asked = [os.urandom(32).hex() for _ in range(_LOOK_UPS // 2)]
+        for number in random.sample(range(1, last + 1), _LOOK_UPS // 2):
+            row = connection.execute("SELECT taskhash FROM unihashes_v3 WHERE id = ?", (number,))
+            asked += row.fetchone()
+        random.shuffle(asked)
+        rates = []
+        for _ in range(1 + _ROUNDS):
+            start = time.perf_counter()
+            found = 0
+            for at in range(0, len(asked), BATCH):
+                keys = json.dumps(asked[at : at + BATCH])
+                found += len(connection.execute(_LOOKUP, (keys,)).fetchall())
+            rates.append(len(asked) / (time.perf_counter() - start))
+            if found != _LOOK_UPS // 2:
+                raise RuntimeError(f"{found} mappings were found of {_LOOK_UPS // 2}")
+        return median(rates[1:])
+
+
+def reports(database: Path) -> Iterator[tuple[int, float]]:
     """Yield the size of each group, and how many reports a second were stored: the median.
 
     Args:
@@ -70,7 +111,9 @@ def main() -> int:
     """Measure the file that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m bench.bare", description=__doc__)
     parser.add_argument("database", type=Path, metavar="DATABASE")
-    for size, rate in measure(parser.parse_args().database):
+    database = parser.parse_args().database
+    print(f"batches of {BATCH}: {look_ups(database):9,.0f} look-ups a second", flush=True)
+    for size, rate in reports(database):
         print(f"groups of {size:3}: {rate:8,.0f} reports a second", flush=True)
     return 0
 

@@ -42,7 +42,7 @@ TURN_SECONDS: Final = 0.001
 
 
 class Session(asyncio.Protocol):
-    """The conversation with one peer.
+    """The connection of one peer.
 
     Args:
         services: What sessions share.
