@@ -112,6 +112,25 @@ def test_stores_that_come_and_go_leave_nothing_open(tmp_path: Path) -> None:
         assert asyncio.run(come_and_go(file, 1)) == asyncio.run(come_and_go(file, 20))
 
 
+def test_a_link_leads_to_the_wal_index_of_the_file(tmp_path: Path) -> None:
+    """Not to one beside the link, of a file that was there before."""
+    (tmp_path / "far").mkdir()
+    file, link = tmp_path / "far" / "db", tmp_path / "db"
+    link.symlink_to(file)
+    wal_index_of(link).write_bytes(bytes(32768))
+
+    async def check() -> None:
+        store = SqliteStore(str(link), durable=False)
+        assert await store.report([Report("m", "t0", "o", "u")]) == ["u"]
+        assert store.freshness() is Freshness.SAME
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute(ADD)
+        assert store.freshness() is Freshness.CHANGED
+        await store.close()
+
+    asyncio.run(check())
+
+
 def test_what_is_left_of_a_wal_index_counts_for_nothing(tmp_path: Path) -> None:
     """A file that is not in WAL mode may have one beside it, of a crash long ago."""
 

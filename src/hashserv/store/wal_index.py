@@ -50,10 +50,11 @@ class WalIndex:
     """
 
     def __init__(self, path: str) -> None:
+        shared = f"{os.path.realpath(path)}-shm"  # SQLite follows links, too
         with _lock:
             _close_what_is_gone()
-            status = os.stat(f"{path}-shm")
-            self._mapped = _mapped.get((status.st_dev, status.st_ino)) or _map(f"{path}-shm")
+            status = os.stat(shared)
+            self._mapped = _mapped.get((status.st_dev, status.st_ino)) or _map(shared)
             self._mapped.users += 1
         self._memory = self._mapped.memory
 
