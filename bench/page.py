@@ -26,7 +26,8 @@ there is one. What has no min-max was measured once. Where no size is named the 
 
 ## Goals
 
-Ratios are those of one run.
+Ratios are those of one run. What lock-step, the file and SQLite allow at most, and what that was
+measured with, is told in [what limits](how-to/measure.md#what-limits-look-ups-in-lock-step).
 
 {goals}
 """
