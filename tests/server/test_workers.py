@@ -304,6 +304,13 @@ def test_the_log_is_put_away_also_where_no_worker_did_it(workers_on_file: Server
     ]
 
 
+def test_a_file_that_was_removed_is_not_made_again(workers_on_file: ServerProcess) -> None:
+    for name in ("", "-wal", "-shm"):
+        workers_on_file.database.with_name(f"hashserv.db{name}").unlink()
+    assert workers_on_file.stop() == 0
+    assert not workers_on_file.database.exists()
+
+
 def test_workers_end_with_their_parent(workers: ServerProcess) -> None:
     processes = workers_of(workers)
     workers.kill()

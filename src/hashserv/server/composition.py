@@ -1,6 +1,5 @@
 """What a server is put together of, out of its settings."""
 
-import contextlib
 import logging
 import socket
 import uuid
@@ -14,14 +13,13 @@ from hashserv.equivalence.collection import Collection
 from hashserv.equivalence.downstream import DownstreamEquivalences
 from hashserv.equivalence.mapping import Equivalences
 from hashserv.equivalence.statistics import Counts, Statistics
-from hashserv.errors import StoreError
 from hashserv.model import DB_ADMIN, NONE, READ, REPORT
 from hashserv.server.access import Access
 from hashserv.server.handlers import Services
 from hashserv.server.settings import Settings
 from hashserv.server.snapshot_feed import SnapshotFeeds
 from hashserv.store.base import Store
-from hashserv.store.opening import Options, is_url, open_store
+from hashserv.store.opening import Options, open_store
 from hashserv.transport.listen import Listener, listen
 from hashserv.transport.tls import ServerTls
 from hashserv.upstream.remote import RemoteUpstream
@@ -80,16 +78,6 @@ async def prepare_database(settings: Settings) -> None:
             await accounts.close()
     finally:
         await store.close()
-
-
-async def put_log_away(settings: Settings) -> None:
-    """Have the write-ahead log of a file copied and removed, once nobody serves from it any more.
-
-    Whoever closes a file last does so. Of several that close at the same moment none is the last.
-    """
-    if not is_url(settings.database):
-        with contextlib.suppress(StoreError):  # whoever opens the file next is told
-            await (await _store(settings)).close()
 
 
 async def ensure_administrator(settings: Settings, accounts: Accounts) -> None:

@@ -28,10 +28,10 @@ from hashserv.server.composition import (
     certificate,
     listen_on,
     prepare_database,
-    put_log_away,
     warn_of_strangers,
 )
 from hashserv.server.settings import Settings
+from hashserv.store.opening import put_log_away
 from hashserv.transport.listen import Listener
 
 logger = logging.getLogger("hashserv.server")
@@ -77,7 +77,7 @@ def run(settings: Settings, ready: app.Ready = lambda _: None) -> None:
         try:
             Supervisor(settings, listeners).run(ready)
         finally:
-            asyncio.run(put_log_away(settings))
+            put_log_away(settings.database)
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """Open a database, whichever engine it is for."""
 
+import contextlib
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
-from hashserv.errors import SettingsError
+from hashserv.errors import SettingsError, StoreError
 from hashserv.store import sqlite_file
 from hashserv.store.base import Store
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG
@@ -76,6 +78,23 @@ def database_file(name: str) -> str:
 def is_url(database: str) -> bool:
     """Tell whether a database is named by a URL, not by a file's path."""
     return _URL in database
+
+
+def put_log_away(database: str) -> None:
+    """Have what is left of a file's write-ahead log copied and removed, when nobody serves from it.
+
+    Whoever closes a file last does so; of several that close at the same moment none is the last.
+
+    Args:
+        database: As of `open_store`; nothing is done where there is no such log.
+    """
+    if is_url(database):
+        return
+    file = Path(database).resolve()  # SQLite follows links, too
+    if not (file.exists() and file.with_name(f"{file.name}-wal").exists()):
+        return
+    with contextlib.suppress(StoreError):  # whoever opens the file next is told
+        sqlite_file.prepare(str(file), writable=True)
 
 
 async def open_store(database: str, options: Options) -> Store:
