@@ -648,6 +648,11 @@ def test_serve_forever(number: signal.Signals, short_tmp: Path) -> None:
         assert handlers == [signal.getsignal(number) for number in numbers]
         assert signal.set_wakeup_fd(-1) == writing.fileno()
         assert (gc.get_threshold(), gc.get_freeze_count()) == (collected, 0)
+        gc.freeze()
+        with hashserv.server.app._spared_garbage_collection():
+            assert gc.get_threshold() != collected
+        assert gc.get_threshold() == collected
+        assert gc.get_freeze_count() > 0
         print(server.address, server.process)
         signal.raise_signal(signal.SIGTERM)
     """

@@ -260,7 +260,7 @@ def _spared_garbage_collection() -> Iterator[None]:
     Going through them took a third of the time of a server under reports. What was so before is
     so afterwards: a server may run in a process that goes on.
     """
-    thresholds = gc.get_threshold()
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)
@@ -268,7 +268,8 @@ def _spared_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        if not frozen:  # what others froze can't be told from what was frozen here
+            gc.unfreeze()
 
 
 def _allow_files() -> int:
