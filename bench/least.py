@@ -11,8 +11,9 @@ import multiprocessing
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from bench import loading, machine
 from bench.generators import METHOD, Generators, Load, Outcome
-from bench.servers import Hashserv, Redis, Server
+from bench.servers import Hashserv, Redis
 
 _KEYS: Final = 100_000
 _CACHE_BYTES: Final = 256 << 20
@@ -73,6 +74,7 @@ def _least(generators: Generators) -> Iterator[str]:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.Process(target=_serve, args=(answers, theirs))
     process.start()
+    theirs.close()  # so that its end is noticed
     try:
         yield f"127.0.0.1:{ours.recv()}"
     finally:
@@ -92,7 +94,7 @@ def measure(rounds: int, directory: Path) -> Iterator[tuple[int, str, float, lis
     """
     program = shutil.which("redis-server")
     if program is None:
-        raise RuntimeError("there is no redis-server: install it")
+        raise RuntimeError("there is no redis-server: install it (apt-get install redis-server)")
     generators = Generators(directory)
     loading.fill_database(directory / "hashserv.db", _KEYS)
     with (
@@ -104,23 +106,22 @@ def measure(rounds: int, directory: Path) -> Iterator[tuple[int, str, float, lis
     ):
         loading.fill_redis(redis, _KEYS)
         loading.warm(hashserv, generators.rows(_KEYS))
-        servers: dict[str, Server | str] = {"redis": redis, "least": least, "hashserv": hashserv}
+        servers: dict[str, Callable[[Load], Outcome]] = {
+            "redis": redis.under,
+            "least": partial(generators.run, generators.loadgen, least),
+            "hashserv": hashserv.under,
+        }
         for clients, load in _LOADS.items():
             rates: dict[str, list[float]] = {name: [] for name in servers}
             for _ in tqdm(range(rounds), f"{clients} clients", leave=False, disable=None):
-                for name, server in servers.items():
-                    rates[name].append(_rate(server, load, generators))
+                for name, under in servers.items():
+                    rates[name].append(_rate(under(load)))
             for name, each in rates.items():
                 ratios = [a / b for a, b in zip(each, rates["redis"], strict=True)]
                 yield clients, name, median(each), ratios
 
 
-def _rate(server: Server | str, load: Load, generators: Generators) -> float:
-    outcome: Outcome = (
-        generators.run(generators.loadgen, server, load)
-        if isinstance(server, str)
-        else server.under(load)
-    )
+def _rate(outcome: Outcome) -> float:
     if outcome.wrong:
         raise RuntimeError(f"{outcome.wrong} wrong replies")
     return outcome.per_second
@@ -133,12 +134,16 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     machine.raise_file_limit()
     with tempfile.TemporaryDirectory() as directory:
-        for clients, name, rate, ratios in measure(rounds, Path(directory)):
-            print(
-                f"{clients:3} clients  {name:8}  {rate:9,.0f}/s  "
-                f"{median(ratios):.2f} x Redis ({min(ratios):.2f}-{max(ratios):.2f})",
-                flush=True,
-            )
+        try:
+            for clients, name, rate, ratios in measure(rounds, Path(directory)):
+                print(
+                    f"{clients:3} clients  {name:8}  {rate:9,.0f}/s  "
+                    f"{median(ratios):.2f} x Redis ({min(ratios):.2f}-{max(ratios):.2f})",
+                    flush=True,
+                )
+        except RuntimeError as error:
+            print(f"ERROR: {error}", file=sys.stderr)
+            return 1
     return 0
 
 
