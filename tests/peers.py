@@ -33,7 +33,11 @@ class Peer:
     def __init__(self, address: str, *, hello: bytes = HELLO) -> None:
         self.socket = dial(address)
         self._received = b""
-        self.send(hello)
+        try:
+            self.send(hello)
+        except ConnectionError:
+            self.close()
+            raise
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
