@@ -1,6 +1,7 @@
 """What SQLite alone manages: ``python -m bench.bare DATABASE``, a file that `bench.loading` filled.
 
-Look-ups: one statement for each batch of keys, half of them unknown, as the server asks it.
+Look-ups: one statement for each batch of keys, half of them unknown, as the server asks it; on one
+connection, while the server has threads.
 Reports: two INSERTs and a COMMIT for each group of made-up tasks, as durable as the server's; and
 the same by the server's own rule, which looks up before what is known. Neither has connections,
 replies and checkpoints. It is what the server could reach at most with these tables. The file is
@@ -31,7 +32,7 @@ GROUPS: Final = {1: 400, 32: 200, 512: 40}
 """Reports in a transaction, and how many transactions there are."""
 
 BATCH: Final = 128
-"""Keys that are looked up at once: the server's slice."""
+"""Keys that are looked up at once, as the server does."""
 
 _LOOK_UPS: Final = 200_000
 _CLOCK: Final = Clock()
@@ -46,12 +47,6 @@ _OUTHASH: Final = (
 _MAPPING: Final = (
     f"INSERT INTO unihashes_v3 (method, taskhash, unihash, gc_mark) VALUES ('{METHOD}', ?, ?, '')"
 )
-
-
-_LOOKUP: Final = f"""
-    SELECT k.key, m.unihash FROM json_each(?) AS k
-    CROSS JOIN unihashes_v3 AS m ON m.method = '{METHOD}' AND m.taskhash = k.value
-"""
 
 
 def look_ups(database: Path) -> float:
@@ -74,8 +69,9 @@ def look_ups(database: Path) -> float:
             start = time.perf_counter()
             found = 0
             for at in range(0, len(asked), BATCH):
-                keys = json.dumps(asked[at : at + BATCH])
-                found += len(connection.execute(_LOOKUP, (keys,)).fetchall())
+                keys = {"method": METHOD, "hashes": json.dumps(asked[at : at + BATCH])}
+                (answers,) = connection.execute(COMPACT_STATEMENTS.unihashes, keys).fetchone()
+                found += len(json.loads(answers))
             rates.append(len(asked) / (time.perf_counter() - start))
             if found != _LOOK_UPS // 2:
                 raise RuntimeError(f"{found} mappings were found of {_LOOK_UPS // 2}")

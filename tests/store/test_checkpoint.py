@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ GUARD_SECONDS = 30
 """A report that waits for as long as this waits for ever."""
 
 LARGE = "x" * 20_000
+
+SOME_NUMBERS = """
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000) SELECT i FROM n
+"""
+
+A_WHILE = """
+    SELECT sum(n.i) FROM numbers AS m CROSS JOIN numbers AS n WHERE tell(m.i) IS NULL
+"""
 
 
 def batch(number: int) -> list[Report]:
@@ -72,6 +81,36 @@ def test_a_reader_that_stays_does_not_stop_reports(
         assert stored == [(10 * reporter.batches,)]
 
     asyncio.run(check())
+
+
+def test_a_log_is_started_anew_when_look_ups_under_way_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Look-ups in threads overlap: hardly ever is there none that needs the log."""
+    monkeypatch.setattr(checkpoint, "READERS_MILLISECONDS", 1000 * GUARD_SECONDS)
+    under_way = threading.Event()
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(tmp_path / "db", isolation_level=None, timeout=0)
+
+    with closing(connect()) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE numbers (i)")
+        writer.execute(f"INSERT INTO numbers {SOME_NUMBERS}")
+
+        def read() -> None:
+            with closing(connect()) as reader:
+                reader.create_function("tell", 1, lambda _: under_way.set())
+                reader.execute(A_WHILE).fetchall()
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        assert under_way.wait(GUARD_SECONDS)
+        checkpoint.restart_log(writer)
+        writer.execute("INSERT INTO numbers VALUES (0)")
+        (_, pages, _) = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        assert pages == 1, "the log has what was written since"
+        reading.join()
 
 
 def test_a_log_that_can_not_be_copied_does_not_fail_reports(

@@ -53,6 +53,7 @@ def by_index(engine: SqliteStatements) -> dict[str, str]:
     """Return statements that must be quick however large the file is."""
     return {
         "lookup": engine.lookup,
+        "unihashes": engine.unihashes,
         "exists": engine.exists,
         "task": engine.task,
         "equivalent": engine.equivalent,

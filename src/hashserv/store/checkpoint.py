@@ -29,6 +29,9 @@ _PAGES_A_ROW: Final = 2.5
 """What the log grows by, about: a new row changes a page in each of two indexes, and those of a
 commit share the ends of the tables."""
 
+READERS_MILLISECONDS: Final = 100
+"""How long the writer waits for those who read, so that it can start the log anew."""
+
 _SHORT_REST: Final = 2000
 """Pages that the writer itself may copy, to start the log anew, without anybody noticing."""
 
@@ -121,9 +124,13 @@ class Checkpointer:
 def restart_log(connection: sqlite3.Connection) -> None:
     """Copy what is left of the log and start it anew, for the writer, between transactions.
 
-    The writer's connection does not wait for those who read: then another time will do.
+    Our own readers overlap, and so there might always be one that needs the log; but who begins now
+    does not, and so there is none as soon as those that have begun are done. Others may read for
+    long: they are not waited for any longer than that.
     """
+    connection.execute(f"PRAGMA busy_timeout = {READERS_MILLISECONDS}")
     _checkpoint(connection, "RESTART")
+    connection.execute("PRAGMA busy_timeout = 0")
 
 
 def _checkpoint(connection: sqlite3.Connection, mode: str) -> tuple[int, int, int] | None:

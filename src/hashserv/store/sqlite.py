@@ -1,4 +1,4 @@
-"""The embedded engine: one SQLite file; reads in the event loop, writes in one thread."""
+"""The embedded engine: one SQLite file, with threads that read and one that writes."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from collections.abc import Mapping as Dictionary
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from hashserv.errors import StoreError
@@ -20,9 +21,10 @@ from hashserv.model import (
 from hashserv.store import sqlite_file, statements, transactions
 from hashserv.store.base import Freshness
 from hashserv.store.checkpoint import DEFAULT_MAX_LOG, Checkpointer
+from hashserv.store.readers import Readers
 from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES
 from hashserv.store.sqlite_statements import COMPACT_STATEMENTS, STATEMENTS, SqliteStatements
-from hashserv.store.sqlite_transaction import SqliteTransaction, as_json, each_method
+from hashserv.store.sqlite_transaction import SqliteTransaction
 from hashserv.store.times import Clock
 from hashserv.store.transactional import TransactionalStore
 from hashserv.store.transactions import Committed, Transaction, Work
@@ -42,9 +44,9 @@ _Result = TypeVar("_Result")
 class SqliteStore(TransactionalStore):
     """A store in one SQLite file, which any release of the reference may have written.
 
-    Look-ups are answered in the event loop: a batch of a few hundred takes a millisecond or
-    two. Writing is done by one thread, counting, which takes long, by another. Create it inside
-    a running event loop.
+    A batch of look-ups is answered in the event loop, or by threads where there are several
+    (`Readers`). Writing is done by one thread, counting, which takes long, by another. Create it
+    inside a running event loop.
 
     Args:
         path: The file; it is created if missing, and brought up to date.
@@ -73,12 +75,15 @@ class SqliteStore(TransactionalStore):
         super().__init__(self._sql, Clock())
         self._closed = False
         with self._explained():
-            self._reader = sqlite_file.connect(
+            connect = partial(
+                sqlite_file.connect,
                 path,
                 writable=writable,
                 busy=sqlite_file.READ_BUSY_SECONDS,
-                page_cache=page_cache // 8,
+                page_cache=page_cache // 16,
             )
+            self._reader = connect()
+            self._readers = Readers(self._reader, connect, self._sql)
             self._counting = sqlite_file.connect(
                 path, writable=False, busy=sqlite_file.BUSY_SECONDS
             )
@@ -143,19 +148,12 @@ class SqliteStore(TransactionalStore):
     # Looking up.
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
-        found: list[str | None] = [None] * len(keys)
         with self._explained():
-            for at, unihash, _ in each_method(self._reader, self._sql.lookup, keys):
-                found[at] = unihash
-        return found
+            return await self._readers.lookup(keys)
 
     async def exists(self, unihashes: Sequence[str]) -> list[bool]:
-        found = [False] * len(unihashes)
-        parameters = {"hashes": as_json(unihashes)}
         with self._explained():
-            for (at,) in self._reader.execute(self._sql.exists, parameters):
-                found[at] = True
-        return found
+            return await self._readers.exists(unihashes)
 
     async def task(self, key: MappingKey) -> Equivalent | None:
         return self._equivalent(self._sql.task, key._asdict())
@@ -242,6 +240,7 @@ class SqliteStore(TransactionalStore):
 
     def _close_connections(self) -> None:
         """Close them, the writer's last: whoever closes last copies what is left of the log."""
+        self._readers.close()
         self._counter.shutdown()
         self._counting.close()
         self._reader.close()

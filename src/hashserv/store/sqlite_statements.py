@@ -1,10 +1,11 @@
 """What of the statements is SQLite's own.
 
-A batch of keys goes in as one JSON array, which gives the interpreter lock up once. Traps of the
-planner are sprung here for good (a test reads ``EXPLAIN QUERY PLAN`` of each): without ``CROSS
-JOIN`` it may scan the table for each key, for a list of outhashes it takes the unique index by
-method alone unless told to use ``outhash_lookup_v3``, and slices it may take by an index on method,
-and so go through the whole table for each, but for ``NOT INDEXED``, which leaves the ids.
+A batch of keys goes in as one JSON array, and the answers of look-ups come out as one: that gives
+the interpreter lock up once, where each row would want it back. Traps of the planner are sprung
+here for good (a test reads ``EXPLAIN QUERY PLAN`` of each): without ``CROSS JOIN`` it may scan the
+table for each key, for a list of outhashes it takes the unique index by method alone unless told to
+use ``outhash_lookup_v3``, and slices it may take by an index on method, and so go through the whole
+table for each, but for ``NOT INDEXED``, which leaves the ids.
 """
 
 from collections.abc import Mapping as Dictionary
@@ -35,8 +36,9 @@ class SqliteStatements(Statements):
     def __init__(self) -> None:
         super().__init__()
         of_unihash = self.having(MAPPINGS, {"unihash": "k.value"}, alias="m")
+        self.unihashes = f"SELECT json_group_object(key, unihash) FROM ({self.lookup})"
         self.exists = f"""
-            SELECT k.key FROM json_each(:hashes) AS k
+            SELECT json_group_array(k.key) FROM json_each(:hashes) AS k
             WHERE EXISTS (SELECT 1 FROM {MAPPINGS} AS m WHERE {of_unihash})
         """
         of_task = {"method": ":method", "taskhash": "k.value"}

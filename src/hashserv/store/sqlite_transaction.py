@@ -42,7 +42,9 @@ class SqliteTransaction(Transaction):
         return self._connection.execute(statement, parameters or {}).fetchall()
 
     def each(self, statement: str, keys: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, ...]]:
-        return each_method(self._connection, statement, keys)
+        for places, parameters in by_method(keys):
+            for row in self._connection.execute(statement, parameters):
+                yield (places[row[0]], *row[1:])
 
     def insert(self, tables: Dictionary[str, Sequence[tuple[Any, ...]]]) -> None:
         for table, rows in tables.items():
@@ -59,17 +61,17 @@ class SqliteTransaction(Transaction):
             at += size
 
 
-def each_method(
-    connection: sqlite3.Connection, statement: str, keys: Sequence[tuple[str, str]]
-) -> Iterator[tuple[Any, ...]]:
-    """Run a statement for a batch of keys, as `Transaction.each` does, also outside of one."""
-    by_method: defaultdict[str, list[int]] = defaultdict(list)
+def by_method(keys: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], dict[str, str]]]:
+    """Yield for each method where in a batch its keys are, and the parameters of a statement.
+
+    Args:
+        keys: Method and hash of each.
+    """
+    methods: defaultdict[str, list[int]] = defaultdict(list)
     for at, (method, _) in enumerate(keys):
-        by_method[method].append(at)
-    for method, places in by_method.items():
-        hashes = as_json(keys[at][1] for at in places)
-        for row in connection.execute(statement, {"method": method, "hashes": hashes}):
-            yield (places[row[0]], *row[1:])
+        methods[method].append(at)
+    for method, places in methods.items():
+        yield places, {"method": method, "hashes": as_json(keys[at][1] for at in places)}
 
 
 def as_json(texts: Iterable[str]) -> str:

@@ -20,11 +20,11 @@ from hashserv.model import (
 )
 from hashserv.store import statements, transactions
 from hashserv.store.base import Freshness
+from hashserv.store.questions import Questions
 from hashserv.store.schema import MAPPINGS, OUTHASHES, TABLES
 from hashserv.store.sql.committing import SqlCommitter
 from hashserv.store.sql.database import Database
 from hashserv.store.sql.migrations import migrate
-from hashserv.store.sql.questions import Questions
 from hashserv.store.sql.replica import Replica
 from hashserv.store.sql.statements import (
     ADVANCE,
