@@ -207,15 +207,23 @@ class SlowStore(SqliteStore):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, durable=False)
+        self._read_batches = asyncio.Semaphore(0)
         self.answered = asyncio.Event()
+
+    async def have_read(self, batches: int) -> None:
+        """Wait until so many batches have been read, which are not answered yet."""
+        for _ in range(batches):
+            await self._read_batches.acquire()
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
         answers = await super().lookup(keys)
+        self._read_batches.release()
         await self.answered.wait()
         return answers
 
     async def exists(self, unihashes: Sequence[str]) -> list[bool]:
         answers = await super().exists(unihashes)
+        self._read_batches.release()
         await self.answered.wait()
         return answers
 
@@ -228,11 +236,56 @@ def test_an_answer_that_is_overtaken_by_a_report_is_not_remembered(
         equivalences = Equivalences(store)
         asking = asyncio.ensure_future(equivalences.lookup([MappingKey("m", "t1")]))
         existing = asyncio.ensure_future(equivalences.exist(["u1"]))
+        await store.have_read(2)
         await equivalences.report([Report("m", "t1", "o", "u1")])
         store.answered.set()
         assert (await asking, await existing) == ([b""], [FALSE])
         assert equivalences.known_lookups([b"m t1"]) == [b"u1"]
         assert equivalences.known_existences([b"u1"]) == [TRUE]
+        await store.close()
+
+    runner.run(check())
+
+
+def test_a_mapping_that_is_found_while_others_are_reported_is_remembered(
+    files: Files, runner: asyncio.Runner
+) -> None:
+    """Reports come all the time: if they kept answers out, a build's start would stay slow."""
+
+    async def check() -> None:
+        store = SlowStore(str(files.fresh()))
+        await store.report([Report("m", "t1", "o", "u1")])
+        equivalences = Equivalences(store)
+        asking = asyncio.ensure_future(
+            equivalences.lookup([MappingKey("m", "t1"), MappingKey("m", "t2")])
+        )
+        existing = asyncio.ensure_future(equivalences.exist(["u1", "u2"]))
+        await store.have_read(2)
+        await equivalences.report([Report("m", "t3", "o3", "u3")])
+        store.answered.set()
+        assert (await asking, await existing) == ([b"u1", b""], [TRUE, FALSE])
+        assert equivalences.known_lookups([b"m t1", b"m t2"]) == [b"u1", None]
+        assert equivalences.known_existences([b"u1", b"u2"]) == [TRUE, None]
+        await store.close()
+
+    runner.run(check())
+
+
+def test_an_answer_that_is_overtaken_by_a_removal_is_not_remembered(
+    files: Files, runner: asyncio.Runner
+) -> None:
+    async def check() -> None:
+        store = SlowStore(str(files.fresh()))
+        await store.report([Report("m", "t1", "o", "u1")])
+        equivalences = Equivalences(store)
+        asking = asyncio.ensure_future(equivalences.lookup([MappingKey("m", "t1")]))
+        existing = asyncio.ensure_future(equivalences.exist(["u1"]))
+        await store.have_read(2)
+        assert await Collection(store).remove({"method": "m"}) == 2
+        store.answered.set()
+        assert (await asking, await existing) == ([b"u1"], [TRUE])
+        assert equivalences.known_lookups([b"m t1"]) == [None]
+        assert equivalences.known_existences([b"u1"]) == [None]
         await store.close()
 
     runner.run(check())

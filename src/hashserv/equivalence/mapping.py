@@ -53,13 +53,14 @@ class Equivalences:
         self._lookups = new_cache(cache_bytes * 7 // 8)
         self._existences = new_cache(cache_bytes // 8)
         self._unihash_digits = unihash_digits
-        self._changes = 0
+        self._additions = 0
+        self._removals = 0
 
     # What the store tells (`ChangeListener`).
 
     def mappings_added(self, mappings: Sequence[Mapping]) -> None:
         """Take over mappings that are new."""
-        self._changes += 1
+        self._additions += 1
         for method, taskhash, unihash in mappings:
             answer = unihash.encode()
             self._lookups.put(f"{method} {taskhash}".encode(), answer)
@@ -67,7 +68,7 @@ class Equivalences:
 
     def mappings_removed(self) -> None:
         """Forget all answers: any of them may be wrong now."""
-        self._changes += 1
+        self._removals += 1
         self._lookups.clear()
         self._existences.clear()
 
@@ -95,11 +96,11 @@ class Equivalences:
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[bytes]:
         """Ask the store for mappings; the answers are the unihash, or nothing where unknown."""
-        changes = self._changes
+        additions, removals = self._additions, self._removals
         unihashes = await self._store.lookup(keys)
         answers = [b"" if unihash is None else unihash.encode() for unihash in unihashes]
-        if changes == self._changes:
-            misses_too = self._store.hears_of_additions
+        if removals == self._removals:
+            misses_too = additions == self._additions and self._store.hears_of_additions
             for (method, taskhash), answer in zip(keys, answers, strict=True):
                 if answer or misses_too:
                     self._lookups.put(f"{method} {taskhash}".encode(), answer)
@@ -107,10 +108,10 @@ class Equivalences:
 
     async def exist(self, unihashes: Sequence[str]) -> list[bytes]:
         """Ask the store which unihashes exist; the answers are `TRUE` or `FALSE`."""
-        changes = self._changes
+        additions, removals = self._additions, self._removals
         answers = [TRUE if found else FALSE for found in await self._store.exists(unihashes)]
-        if changes == self._changes:
-            misses_too = self._store.hears_of_additions
+        if removals == self._removals:
+            misses_too = additions == self._additions and self._store.hears_of_additions
             for unihash, answer in zip(unihashes, answers, strict=True):
                 if answer is TRUE or misses_too:
                     self._existences.put(unihash.encode(), answer)
