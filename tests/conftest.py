@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,14 @@ from tests.servers import ServerProcess
 pytest_plugins = ["tests.engines"]
 
 StartServer = Callable[..., ServerProcess]
+
+
+def pytest_configure() -> None:
+    """Let SIGINT interrupt, also where a shell has started the tests in the background.
+
+    Such a shell has it ignored, which processes inherit.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
