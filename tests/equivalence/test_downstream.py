@@ -162,6 +162,57 @@ def test_what_a_build_reports_meanwhile_counts(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+class Copying(Told):
+    """An upstream all of whose mappings were copied in advance."""
+
+    has_copies = True
+
+    def copied(self, keys: Sequence[MappingKey]) -> list[str | None]:
+        return [U2 for _ in keys]
+
+
+class Overtaken(SqliteStore):
+    """Answers look-ups as it found them, though a task is reported in between."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, durable=False)
+        self.overtaking: Report | None = None
+        self.reported = ""
+
+    async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
+        answers = await super().lookup(keys)
+        if self.overtaking is not None:
+            report, self.overtaking = self.overtaking, None
+            (self.reported,) = await self.report([report])
+        return answers
+
+
+@pytest.mark.parametrize("upstream_type", [Told, Copying])
+def test_what_a_build_reports_while_the_store_is_read_counts(
+    tmp_path: Path, upstream_type: type[Told]
+) -> None:
+    async def check() -> None:
+        store = Overtaken(str(tmp_path / "hashserv.db"))
+        upstream = upstream_type()
+        equivalences = DownstreamEquivalences(store, upstream)
+        if upstream_type is Copying:
+            store.overtaking = Report("m", "t", "o", U1)
+            answers = await equivalences.lookup([KEY])
+        else:
+            asking = asyncio.ensure_future(further(equivalences))
+            await upstream.begun.wait()
+            store.overtaking = Report("m", "t", "o", U1)
+            upstream.answer.set_result(U2)
+            answers = await asking
+        assert answers == [store.reported.encode()]
+        await equivalences.backfill_wait()
+        assert await equivalences.lookup([KEY]) == answers
+        await equivalences.close()
+        await store.close()
+
+    asyncio.run(check())
+
+
 def test_what_was_answered_holds_for_a_report_that_comes_before_it_is_stored(
     tmp_path: Path,
 ) -> None:

@@ -183,11 +183,13 @@ class DownstreamEquivalences(Equivalences):
         found = dict(zip(asked, await self._upstream.lookup(asked), strict=True))
         # A build may have reported one of them meanwhile: what the store holds counts.
         hits = [key for key in keys if isinstance(found.get(key, ""), str)]
-        held = dict(zip(hits, await self._store.lookup(hits), strict=True)) if hits else {}
+        held = dict(zip(hits, await super().lookup(hits), strict=True)) if hits else {}
         answers: list[bytes | Unanswered] = []
         for key in keys:
-            unihash = held.get(key) or self._backfill.get(key) or found.get(key)
-            if unihash is UNANSWERED:
+            unihash = self._backfill.get(key) or found.get(key)
+            if held.get(key):
+                answers.append(held[key])
+            elif unihash is UNANSWERED:
                 answers.append(UNANSWERED)
             else:
                 answers.append(unihash.encode() if unihash else b"")

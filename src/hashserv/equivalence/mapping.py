@@ -100,10 +100,15 @@ class Equivalences:
         unihashes = await self._store.lookup(keys)
         answers = [b"" if unihash is None else unihash.encode() for unihash in unihashes]
         if removals == self._removals:
-            misses_too = additions == self._additions and self._store.hears_of_additions
-            for (method, taskhash), answer in zip(keys, answers, strict=True):
-                if answer or misses_too:
-                    self._lookups.put(f"{method} {taskhash}".encode(), answer)
+            unchanged = additions == self._additions
+            misses_too = unchanged and self._store.hears_of_additions
+            for at, (method, taskhash) in enumerate(keys):
+                question = f"{method} {taskhash}".encode()
+                if answers[at] or misses_too:
+                    self._lookups.put(question, answers[at])
+                elif not unchanged:  # if it was reported meanwhile, an upstream's answer comes late
+                    (reported,) = self._lookups.answers([question])
+                    answers[at] = reported or b""
         return answers
 
     async def exist(self, unihashes: Sequence[str]) -> list[bytes]:
