@@ -57,6 +57,7 @@ def test_a_reader_that_stays_does_not_stop_reports(
     for name in ("BUSY_SECONDS", "WRITE_BUSY_SECONDS"):  # who waits for the reader is found out
         monkeypatch.setattr(sqlite_file, name, 3600.0, raising=False)
     monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0, raising=False)
+    monkeypatch.setattr(checkpoint, "READERS_MILLISECONDS", 10)
     log = tmp_path / "db-wal"
 
     async def check() -> None:

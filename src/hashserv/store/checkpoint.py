@@ -29,8 +29,9 @@ _PAGES_A_ROW: Final = 2.5
 """What the log grows by, about: a new row changes a page in each of two indexes, and those of a
 commit share the ends of the tables."""
 
-READERS_MILLISECONDS: Final = 100
-"""How long the writer waits for those who read, so that it can start the log anew."""
+READERS_MILLISECONDS: Final = 1000
+"""How long the writer waits for those who read, so that it can start the log anew: longer than a
+batch of look-ups takes on a slow disk."""
 
 _SHORT_REST: Final = 2000
 """Pages that the writer itself may copy, to start the log anew, without anybody noticing."""
@@ -49,8 +50,8 @@ class Checkpointer:
     Args:
         connection: Used by the checkpointer alone from now on.
         max_log: Bytes from which on the log is copied while the writer goes on. Should that not
-            be fast enough, the writer waits for it at twice the size. While some other program
-            reads for long, the log can't be started anew and grows.
+            be fast enough, the writer waits for it at twice the size. While somebody reads for
+            longer than `READERS_MILLISECONDS`, the log can't be started anew and grows.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, max_log: int = DEFAULT_MAX_LOG) -> None:
@@ -125,8 +126,8 @@ def restart_log(connection: sqlite3.Connection) -> None:
     """Copy what is left of the log and start it anew, for the writer, between transactions.
 
     Our own readers overlap, and so there might always be one that needs the log; but who begins now
-    does not, and so there is none as soon as those that have begun are done. Others may read for
-    long: they are not waited for any longer than that.
+    does not, and so there is none as soon as those that have begun are done. Other programs may
+    read for minutes: while one does, the reports of all workers wait for a try in vain each time.
     """
     connection.execute(f"PRAGMA busy_timeout = {READERS_MILLISECONDS}")
     _checkpoint(connection, "RESTART")
