@@ -14,6 +14,7 @@ import pytest
 from hashserv.errors import StoreError
 from hashserv.model import Mapping, MappingKey
 from hashserv.store import sqlite_file
+from hashserv.store.base import Freshness
 from hashserv.store.readers import THREADS, TOGETHER, Readers
 from hashserv.store.sqlite import SqliteStore
 from hashserv.store.sqlite_statements import COMPACT_STATEMENTS
@@ -44,17 +45,17 @@ def file(tmp_path: Path) -> Path:
 
 
 class Reading:
-    """Readers of a file, and what their threads opened.
+    """Readers of a file, and the threads that read.
 
     Args:
         file: The file.
-        pause: What to do in a thread before it reads.
+        pause: What to do in a thread while it reads.
     """
 
     def __init__(self, file: Path, pause: Callable[[], object] = lambda: None) -> None:
         self._file = file
         self._pause = pause
-        self.opened = 0
+        self.threads: set[int] = set()
         self._own = self._open()
         self.readers = Readers(self._own, self._connect, COMPACT_STATEMENTS)
 
@@ -62,15 +63,19 @@ class Reading:
         return sqlite_file.connect(str(self._file), writable=True, busy=5)
 
     def _connect(self) -> sqlite3.Connection:
-        self._pause()
-        self.opened += 1
-        return self._open()
+        connection = self._open()
+        connection.set_progress_handler(self._step, 1)
+        return connection
 
-    def __enter__(self) -> Self:
+    def _step(self) -> None:
+        self.threads.add(threading.get_ident())
+        self._pause()
+
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.readers.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self.readers.close()
         self._own.close()
 
 
@@ -92,9 +97,9 @@ def test_each_of_many_callers_gets_its_own_answers(file: Path, seed: int) -> Non
             assert found == [unihash in UNIHASHES for unihash in unihashes]
 
     async def check() -> None:
-        with Reading(file) as reading:
+        async with Reading(file) as reading:
             await asyncio.gather(*(look_up(reading.readers) for _ in range(50)))
-            assert 0 < reading.opened <= THREADS
+            assert 0 < len(reading.threads) <= THREADS
 
     asyncio.run(check())
 
@@ -103,13 +108,13 @@ def test_who_is_alone_waits_for_no_thread(file: Path) -> None:
     keys = [MappingKey("m", f"t{number}") for number in range(TOGETHER)]
 
     async def check() -> None:
-        with Reading(file) as reading:
+        async with Reading(file) as reading:
             for _ in range(3):
                 assert await reading.readers.lookup(keys) == [HELD[key] for key in keys]
             # Single questions of many callers are one batch, and it is alone.
             each = await asyncio.gather(*(reading.readers.lookup([key]) for key in keys))
             assert each == [[HELD[key]] for key in keys]
-            assert reading.opened == 0
+            assert not reading.threads
 
     asyncio.run(check())
 
@@ -119,7 +124,7 @@ def test_the_loop_goes_on_while_threads_wait_for_the_disk(file: Path) -> None:
     keys = [MappingKey("m", f"t{number}") for number in range(TOGETHER)]
 
     async def check() -> None:
-        with Reading(file, lambda: go_on.wait(GUARD_SECONDS)) as reading:
+        async with Reading(file, lambda: go_on.wait(GUARD_SECONDS)) as reading:
             callers = [asyncio.ensure_future(reading.readers.lookup(keys)) for _ in range(8)]
             callers[5].cancel()
             await asyncio.sleep(0)
@@ -151,5 +156,104 @@ def test_all_callers_are_told_what_went_wrong_and_then_it_goes_on(file: Path) ->
         found = await asyncio.gather(*(store.lookup(keys) for _ in range(8)))
         assert found == [[HELD[key] for key in keys]] * 8
         await store.close()
+
+    asyncio.run(check())
+
+
+def test_threads_read_the_file_that_was_opened_wherever_it_is_now(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [MappingKey("m", f"t{number}") for number in range(TOGETHER)]
+    elsewhere = file.parent / "elsewhere"
+    elsewhere.mkdir()
+
+    def move() -> None:
+        file.rename(file.with_name("moved"))
+        monkeypatch.chdir(elsewhere)
+
+    async def check() -> None:
+        monkeypatch.chdir(file.parent)
+        store = SqliteStore(file.name)
+        await store.add_mappings([Mapping("m", "t1000", "u1000")])
+        move()
+        found = await asyncio.gather(*(store.lookup(keys) for _ in range(8)))
+        assert found == [[HELD[key] for key in keys]] * 8
+        await store.close()
+
+    asyncio.run(check())
+    assert not file.exists()
+    assert not list(elsewhere.iterdir())
+
+
+def test_where_there_is_no_further_thread_look_ups_are_answered_all_the_same(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [MappingKey("m", f"t{number}") for number in range(TOGETHER)]
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def check() -> None:
+        async with Reading(file) as reading, asyncio.timeout(GUARD_SECONDS):
+            with monkeypatch.context() as patched:
+                patched.setattr(threading.Thread, "start", refuse)
+                found = await asyncio.gather(*(reading.readers.lookup(keys) for _ in range(8)))
+            assert found == [[HELD[key] for key in keys]] * 8
+            assert not reading.threads
+
+    asyncio.run(check())
+
+
+def test_who_asks_for_nothing_waits_for_nobody(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [MappingKey("m", f"t{number}") for number in range(TOGETHER)]
+    go_on = threading.Event()
+    connect = sqlite_file.connect
+
+    def wait() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            go_on.wait(GUARD_SECONDS)
+
+    def connect_slowly(
+        path: str, *, writable: bool, busy: float, page_cache: int = sqlite_file.LEAST_PAGE_CACHE
+    ) -> sqlite3.Connection:
+        connection = connect(path, writable=writable, busy=busy, page_cache=page_cache)
+        connection.set_progress_handler(wait, 1)
+        return connection
+
+    monkeypatch.setattr(sqlite_file, "connect", connect_slowly)
+
+    async def check() -> None:
+        store = SqliteStore(str(file), writable=False)
+        callers = [asyncio.ensure_future(store.lookup(keys)) for _ in range(8)]
+        await asyncio.sleep(0)
+        assert await store.lookup([]) == []
+        assert await store.exists([]) == []
+        assert not any(caller.done() for caller in callers)
+        go_on.set()
+        assert await asyncio.gather(*callers) == [[HELD[key] for key in keys]] * 8
+        await store.close()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_was_asked_before_closing_is_answered_and_what_comes_then_is_refused(
+    file: Path, *, writable: bool
+) -> None:
+    keys = [MappingKey("m", f"t{number}") for number in range(TOGETHER)]
+
+    async def check() -> None:
+        store = SqliteStore(str(file), writable=writable)
+        callers = [asyncio.ensure_future(store.lookup(keys)) for _ in range(20)]
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(store.close())
+        while not closing.done():
+            await asyncio.sleep(0)
+            for late in (store.lookup(keys), store.equivalent("m", "o")):
+                with pytest.raises(StoreError, match="is being closed"):
+                    await late
+            assert store.freshness() is not Freshness.CHANGED
+        assert await asyncio.gather(*callers) == [[HELD[key] for key in keys]] * 20
+        await closing
 
     asyncio.run(check())

@@ -30,7 +30,7 @@ logger = logging.getLogger("hashserv.server")
 QUIET_SECONDS: Final = 60.0
 """How long the log says no more of refused connections."""
 
-OWN_FILES: Final = 32
+OWN_FILES: Final = 64
 """Open files that are not connections: the database's, listening sockets, and some to spare."""
 
 HANDSHAKE_SHARE: Final = 4

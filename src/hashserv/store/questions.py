@@ -1,8 +1,9 @@
 """Look-ups of all sessions, asked together: a round trip serves whoever waits."""
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 MOST_TOGETHER: Final = 320
@@ -10,7 +11,7 @@ MOST_TOGETHER: Final = 320
 
 _Key = TypeVar("_Key")
 _Answer = TypeVar("_Answer")
-_Asked = tuple[Sequence[_Key], asyncio.Future[list[_Answer]]]
+_Asked = tuple[asyncio.Future[list[_Answer]], Sequence[_Key]]
 
 
 class Questions(Generic[_Key, _Answer]):
@@ -35,7 +36,7 @@ class Questions(Generic[_Key, _Answer]):
         self._alone = alone
         self._at_once = self._free = at_once
         self._together = together
-        self._waiting: deque[_Asked[_Key, _Answer]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[list[_Answer]], Sequence[_Key]] = OrderedDict()
         self._starting = False
         self._running: set[asyncio.Task[None]] = set()
 
@@ -47,67 +48,81 @@ class Questions(Generic[_Key, _Answer]):
         """
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[list[_Answer]] = loop.create_future()
-        self._waiting.append((keys, answered))
+        self._waiting[answered] = keys
         if not self._starting and self._free:
             # At the end of the turn, so that what came with it in this turn goes together.
             self._starting = True
             loop.call_soon(self._start)
-        return await answered
+        try:
+            return await answered
+        finally:
+            self._waiting.pop(answered, None)  # it is still there if this was cancelled
+
+    async def finish(self) -> None:
+        """Wait until all is answered; nothing more may be asked from now on."""
+        while self._starting or self._running:
+            if self._starting:
+                await asyncio.sleep(0)
+            else:
+                await asyncio.wait(self._running)
 
     def _start(self) -> None:
         self._starting = False
         while self._waiting and self._free:
             batch = self._take()
-            if not batch:  # nobody waits for it any more
-                continue
             if self._alone is not None and self._free == self._at_once and not self._waiting:
-                try:
+                with _errors_told(batch):
                     _settle(batch, self._alone(_keys(batch)))
-                except Exception as error:  # noqa: BLE001 - whoever waits gets it, whatever it is
-                    _fail(batch, error)
                 continue
             self._free -= 1
             task: asyncio.Task[None] = asyncio.create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    def _take(self) -> list[_Asked[_Key, _Answer]]:
-        """Take the next batch; who has gone away meanwhile is left out."""
-        batch: list[_Asked[_Key, _Answer]] = []
-        room = self._together
-        while self._waiting and (not batch or len(self._waiting[0][0]) <= room):
-            asked = self._waiting.popleft()
-            if not asked[1].cancelled():
-                batch.append(asked)
-                room -= len(asked[0])
+    def _take(self) -> list[_Asked[_Answer, _Key]]:
+        """Take the next batch of what waits."""
+        batch = [self._waiting.popitem(last=False)]
+        room = self._together - len(batch[0][1])
+        while self._waiting:
+            answered, keys = self._waiting.popitem(last=False)
+            room -= len(keys)
+            if room < 0:
+                self._waiting[answered] = keys
+                self._waiting.move_to_end(answered, last=False)
+                break
+            batch.append((answered, keys))
         return batch
 
-    async def _run(self, batch: list[_Asked[_Key, _Answer]]) -> None:
+    async def _run(self, batch: list[_Asked[_Answer, _Key]]) -> None:
         try:
-            _settle(batch, await self._ask(_keys(batch)))
-        except BaseException as error:
-            _fail(batch, error)
-            if not isinstance(error, Exception):
-                raise
+            with _errors_told(batch):
+                _settle(batch, await self._ask(_keys(batch)))
         finally:
             self._free += 1
             self._start()
 
 
-def _keys(batch: Sequence[_Asked[_Key, _Answer]]) -> list[_Key]:
-    return [key for keys, _ in batch for key in keys]
+def _keys(batch: Sequence[_Asked[_Answer, _Key]]) -> list[_Key]:
+    return [key for _, keys in batch for key in keys]
 
 
-def _settle(batch: Sequence[_Asked[_Key, _Answer]], found: list[_Answer]) -> None:
+def _settle(batch: Sequence[_Asked[_Answer, _Key]], found: list[_Answer]) -> None:
     """Let all of a batch have their part of what was found."""
     at = 0
-    for keys, answered in batch:
+    for answered, keys in batch:
         if not answered.done():
             answered.set_result(found[at : at + len(keys)])
         at += len(keys)
 
 
-def _fail(batch: Sequence[_Asked[_Key, _Answer]], error: BaseException) -> None:
-    for _, answered in batch:
-        if not answered.done():
-            answered.set_exception(error)
+@contextlib.contextmanager
+def _errors_told(batch: Sequence[_Asked[_Answer, _Key]]) -> Iterator[None]:
+    """Let all of a batch have an error, whatever it is."""
+    try:
+        yield
+    except BaseException as error:
+        for answered, _ in batch:
+            if not answered.done():
+                answered.set_exception(error)
+        if not isinstance(error, Exception):
+            raise

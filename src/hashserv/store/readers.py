@@ -37,7 +37,7 @@ class Readers:
 
     Args:
         connection: Read in the event loop; it stays the caller's to close.
-        connect: Opens a connection for a thread, in the thread.
+        connect: Opens a connection for a thread.
         statements: Those for the indexes that the file has.
     """
 
@@ -48,9 +48,10 @@ class Readers:
         statements: SqliteStatements,
     ) -> None:
         self._connection = connection
-        self._connect = connect
         self._sql = statements
-        self._opened: list[sqlite3.Connection] = []
+        # At once: later there may be no descriptor left, or another file of that name.
+        self._opened = [connect() for _ in range(THREADS)]
+        self._unused = self._opened.copy()
         self._own = threading.local()
         self._threads = ThreadPoolExecutor(THREADS, "hashserv-reader")
         self._unihashes = self._questions(self._find_unihashes)
@@ -72,8 +73,10 @@ class Readers:
         """
         return await self._existences.answers(unihashes)
 
-    def close(self) -> None:
-        """Wait for what is under way, and close the threads' connections."""
+    async def close(self) -> None:
+        """Answer what was asked, and close the threads' connections; nothing may be asked then."""
+        await self._unihashes.finish()
+        await self._existences.finish()
         self._threads.shutdown()
         for connection in self._opened:
             connection.close()
@@ -84,13 +87,16 @@ class Readers:
         def find_in_thread(keys: Sequence[_Key]) -> list[_Answer]:
             connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
             if connection is None:
-                connection = self._own.connection = self._connect()
-                self._opened.append(connection)
+                connection = self._own.connection = self._unused.pop()
             return find(connection, keys)
 
         async def ask(keys: Sequence[_Key]) -> list[_Answer]:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, find_in_thread, keys)
+            try:
+                answers = loop.run_in_executor(self._threads, find_in_thread, keys)
+            except RuntimeError:  # the system has no further thread for us
+                return find(self._connection, keys)
+            return await answers
 
         return Questions(
             ask, at_once=THREADS, together=TOGETHER, alone=partial(find, self._connection)

@@ -115,6 +115,8 @@ class SqliteStore(TransactionalStore):
         return freshness
 
     def _ask_freshness(self) -> Freshness:
+        if self._closed:
+            return Freshness.UNSURE
         if self._writer is not None and self._writer.busy:
             version = self._data_version()
             same = version is not None and version == self._read_version
@@ -148,10 +150,14 @@ class SqliteStore(TransactionalStore):
     # Looking up.
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
+        if not keys:
+            return []
         with self._explained():
             return await self._readers.lookup(keys)
 
     async def exists(self, unihashes: Sequence[str]) -> list[bool]:
+        if not unihashes:
+            return []
         with self._explained():
             return await self._readers.exists(unihashes)
 
@@ -235,19 +241,20 @@ class SqliteStore(TransactionalStore):
         self._closed = True
         if self._writer is not None:
             await self._writer.close()
+        await self._readers.close()
+        self._reader.close()  # here, where it is used
+        wal_index, self._wal_index = self._wal_index, None
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._close_connections)
+        await loop.run_in_executor(None, self._close_others)
+        if wal_index is not None:
+            wal_index.close()
 
-    def _close_connections(self) -> None:
+    def _close_others(self) -> None:
         """Close them, the writer's last: whoever closes last copies what is left of the log."""
-        self._readers.close()
         self._counter.shutdown()
         self._counting.close()
-        self._reader.close()
         if self._writer is not None:
             self._writer.connection.close()
-        if self._wal_index is not None:
-            self._wal_index.close()
 
     def _open_writer(self, *, durable: bool, max_log: int, page_cache: int) -> Writer:
         connection = sqlite_file.connect(
@@ -280,6 +287,8 @@ class SqliteStore(TransactionalStore):
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreError(f"{self._path} is being closed")
         try:
             yield
         except sqlite3.Error as error:

@@ -27,8 +27,8 @@ WRITE_BUSY_PAUSE: Final = 0.001
 """How long they wait until they try again: short beside a transaction, long beside a try."""
 
 READ_BUSY_SECONDS: Final = 1.0
-"""How long a reader in the event loop waits; in WAL mode it only ever does while another process
-recovers the file after a crash."""
+"""How long a reader waits, in the event loop or in a thread; in WAL mode it only ever does while
+another process recovers the file after a crash."""
 
 MAP_BYTES: Final = 2**40
 """How much of a file is read as mapped memory, which costs half as much as calls that copy pages:
