@@ -1,7 +1,9 @@
 """What stands between a store and its upstream: misses, and mappings on their way in."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hashserv.equivalence.upstream import UNANSWERED, Unanswered, Upstream, Upst
 from hashserv.errors import StoreError
 from hashserv.model import Equivalent, Mapping, MappingKey, Outhash, Report
 from hashserv.store.sqlite import SqliteStore
+from hashserv.store.transactions import Work
 
 U1, U2 = "1" * 64, "2" * 64
 KEY = MappingKey("m", "t")
@@ -207,6 +210,56 @@ def test_what_a_build_reports_while_the_store_is_read_counts(
         assert answers == [store.reported.encode()]
         await equivalences.backfill_wait()
         assert await equivalences.lookup([KEY]) == answers
+        await equivalences.close()
+        await store.close()
+
+    asyncio.run(check())
+
+
+class Submitting(SqliteStore):
+    """Tells when a report waits for its transaction."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, durable=False)
+        self.submitted = asyncio.Event()
+
+    def _report(self, reports: Sequence[Report]) -> Awaitable[list[str]]:
+        self.submitted.set()
+        return super()._report(reports)
+
+    def transact(self, work: Work) -> Awaitable[object]:
+        self.submitted.set()
+        return super().transact(work)
+
+
+@pytest.mark.parametrize("upstream_type", [Told, Copying])
+@pytest.mark.parametrize("whole", [True, False])
+def test_who_asks_while_a_report_is_stored_is_answered_as_who_reported(
+    tmp_path: Path, upstream_type: type[Told], *, whole: bool
+) -> None:
+    async def report(equivalences: DownstreamEquivalences) -> str:
+        if whole:
+            return (await equivalences.report([Report("m", "t", "o", U1)]))[0]
+        return await equivalences.report_equivalent(Mapping("m", "t", U1))
+
+    async def check() -> None:
+        store = Submitting(str(tmp_path / "hashserv.db"))
+        upstream = upstream_type()
+        upstream.answer.set_result(U2)
+        equivalences = DownstreamEquivalences(store, upstream)
+        with closing(sqlite3.connect(tmp_path / "hashserv.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # until it is closed, nothing can be stored
+            reporting = asyncio.ensure_future(report(equivalences))
+            await store.submitted.wait()
+            if upstream_type is Copying:
+                asking = asyncio.ensure_future(equivalences.lookup([KEY]))
+            else:
+                asking = asyncio.ensure_future(further(equivalences))
+            for _ in range(50):  # turns in which it might be answered too early
+                await asyncio.sleep(0)
+        assert await asking == [(await reporting).encode()]
+        await equivalences.backfill_wait()
+        assert await equivalences.lookup([KEY]) == await asking
         await equivalences.close()
         await store.close()
 

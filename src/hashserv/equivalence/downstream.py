@@ -1,6 +1,8 @@
 """Looking up and reporting where an upstream server may know what the own store does not (§8)."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TypeVar
 
@@ -42,6 +44,7 @@ class DownstreamEquivalences(Equivalences):
         self._upstream = upstream
         upstream.listener = self
         self._backfill = Backfill(store)
+        self._reporting: dict[MappingKey, asyncio.Future[None]] = {}
         self._missing_lookups = Misses(negative_ttl)
         self._missing_existences = Misses(negative_ttl)
 
@@ -116,10 +119,13 @@ class DownstreamEquivalences(Equivalences):
         answers = await super().lookup(keys)
         if b"" in answers and self._upstream.has_copies:
             places = [at for at, answer in enumerate(answers) if not answer]
-            found = self._copied([keys[at] for at in places])
-            for at, unihash in zip(places, found, strict=True):
-                if unihash is not None:
-                    answers[at] = unihash.encode()
+            missing = [keys[at] for at in places]
+            found = self._copied(missing)
+            held: dict[MappingKey, bytes] = {}
+            if any(key in self._reporting for key in missing):
+                held = await self._after_reports(missing)
+            for at, key, unihash in zip(places, missing, found, strict=True):
+                answers[at] = held.get(key) or (unihash or "").encode()
         return answers
 
     def _copied(self, keys: Sequence[MappingKey]) -> list[str | None]:
@@ -181,9 +187,8 @@ class DownstreamEquivalences(Equivalences):
             if self._backfill.get(key) is None and _question(key) not in self._missing_lookups
         ]
         found = dict(zip(asked, await self._upstream.lookup(asked), strict=True))
-        # A build may have reported one of them meanwhile: what the store holds counts.
         hits = [key for key in keys if isinstance(found.get(key, ""), str)]
-        held = dict(zip(hits, await super().lookup(hits), strict=True)) if hits else {}
+        held = await self._after_reports(hits) if hits else {}
         answers: list[bytes | Unanswered] = []
         for key in keys:
             unihash = self._backfill.get(key) or found.get(key)
@@ -194,6 +199,16 @@ class DownstreamEquivalences(Equivalences):
             else:
                 answers.append(unihash.encode() if unihash else b"")
         return answers
+
+    async def _after_reports(self, keys: Sequence[MappingKey]) -> dict[MappingKey, bytes]:
+        """Return what the store holds: if a build reported a task meanwhile, that counts.
+
+        What else is known of the keys must be in the backfill already: then a report that comes
+        from now on counts less, and who reported is answered the same as who asked.
+        """
+        while under_way := [self._reporting[key] for key in keys if key in self._reporting]:
+            await asyncio.wait(under_way)
+        return dict(zip(keys, await super().lookup(keys), strict=True))
 
     async def _ask_existence(self, unihashes: list[str]) -> list[bytes | Unanswered]:
         asked = [each for each in unihashes if each.encode() not in self._missing_existences]
@@ -215,13 +230,13 @@ class DownstreamEquivalences(Equivalences):
             return unihash
         (copied,) = self._upstream.copied([key])
         if copied is not None:
-            return await self.report_equivalent(Mapping(*key, copied))
+            return await super().report_equivalent(Mapping(*key, copied))
         if not self._asks_for(key):
             return None
         (found,) = await self._upstream.lookup([key])
         if not isinstance(found, str):
             return await super().get(key)
-        return await self.report_equivalent(Mapping(*key, found))
+        return await super().report_equivalent(Mapping(*key, found))
 
     async def task(self, key: MappingKey) -> Equivalent | None:
         task = await super().task(key)
@@ -258,8 +273,6 @@ class DownstreamEquivalences(Equivalences):
     # Reports.
 
     async def report(self, reports: Sequence[Report]) -> list[str]:
-        if any(self._backfill.get(report.key) for report in reports):
-            await self._backfill.wait()  # it was answered already: that must hold
         unknown = [at for at in await self._without_class(reports) if self._upstream.available]
         if unknown:
             reports = list(reports)
@@ -270,7 +283,27 @@ class DownstreamEquivalences(Equivalences):
             for at, found in zip(unknown, await self._upstream.equivalents(outputs), strict=True):
                 if isinstance(found, Equivalent):
                     reports[at] = reports[at]._replace(known_as=found.unihash)
-        return await super().report(reports)
+        async with self._storing([report.key for report in reports]):
+            return await super().report(reports)
+
+    async def report_equivalent(self, mapping: Mapping) -> str:
+        async with self._storing([MappingKey(mapping.method, mapping.taskhash)]):
+            return await super().report_equivalent(mapping)
+
+    @asynccontextmanager
+    async def _storing(self, keys: Sequence[MappingKey]) -> AsyncIterator[None]:
+        """Store what was reported of some tasks, in turns with what is answered of them."""
+        while any(self._backfill.get(key) for key in keys):
+            await self._backfill.wait()  # it was answered already: that must hold
+        stored = asyncio.get_running_loop().create_future()
+        self._reporting.update(dict.fromkeys(keys, stored))
+        try:
+            yield
+        finally:
+            stored.set_result(None)
+            for key in keys:
+                if self._reporting.get(key) is stored:
+                    del self._reporting[key]
 
     async def _without_class(self, reports: Sequence[Report]) -> list[int]:
         """Return which reports have neither a mapping yet nor an equivalent in the own store."""
