@@ -20,6 +20,7 @@ from hashserv.store.transactions import Work
 
 U1, U2 = "1" * 64, "2" * 64
 KEY = MappingKey("m", "t")
+GUARD_SECONDS = 30
 
 Scenario = Callable[[SqliteStore], Awaitable[None]]
 
@@ -322,3 +323,44 @@ def test_a_store_that_fails_is_tried_again(
 
     run(tmp_path, scenario)
     assert "it is full" in caplog.text
+
+
+def test_who_waits_for_one_mapping_waits_for_no_others_that_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        add_mappings = store.add_mappings
+        filling = Backfill(store)
+
+        async def add_another(mappings: Sequence[Mapping]) -> list[str]:
+            filling.add([Mapping("m", mappings[-1].taskhash + "+", U1)])
+            return await add_mappings(mappings)
+
+        monkeypatch.setattr(store, "add_mappings", add_another)
+        filling.add([Mapping("m", "t", U1)])
+        async with asyncio.timeout(GUARD_SECONDS):
+            await filling.wait_for([KEY])
+        assert await store.lookup([KEY]) == [U1]
+        await filling.close()
+        assert len(filling) == 0
+
+    run(tmp_path, scenario)
+
+
+def test_who_waits_for_what_can_not_be_stored_is_let_go_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        async def fail(mappings: Sequence[Mapping]) -> list[str]:
+            raise StoreError(f"{len(mappings)} are too many")
+
+        monkeypatch.setattr(store, "add_mappings", fail)
+        filling = Backfill(store)
+        filling.add([Mapping("m", "t", U1)])
+        waiting = asyncio.ensure_future(filling.wait_for([KEY]))
+        await asyncio.sleep(0)
+        await filling.close()
+        async with asyncio.timeout(GUARD_SECONDS):
+            await waiting
+
+    run(tmp_path, scenario)

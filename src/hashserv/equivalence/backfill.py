@@ -34,6 +34,7 @@ class Backfill:
         self._store = store
         self._waiting: dict[MappingKey, str] = {}
         self._task: asyncio.Task[None] | None = None
+        self._progress = asyncio.Event()
         self.stored = 0
         """How many mappings were stored."""
 
@@ -61,6 +62,11 @@ class Backfill:
             await asyncio.shield(self._task)
         return waiting
 
+    async def wait_for(self, keys: Sequence[MappingKey]) -> None:
+        """Wait until none of these waits to be stored, whatever else does."""
+        while any(key in self._waiting for key in keys):
+            await self._progress.wait()
+
     async def close(self) -> None:
         """Drop what is not stored; it is asked for again after the next start. Idempotent."""
         if self._task is not None:
@@ -71,8 +77,15 @@ class Backfill:
         try:
             while self._waiting:
                 await self._store_some()
+                self._tell_progress()
         finally:
             self._task = None
+            self._waiting.clear()  # nobody would store it any more
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
 
     async def _store_some(self) -> None:
         group = [Mapping(*key, unihash) for key, unihash in islice(self._waiting.items(), _GROUP)]

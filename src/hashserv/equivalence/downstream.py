@@ -293,8 +293,7 @@ class DownstreamEquivalences(Equivalences):
     @asynccontextmanager
     async def _storing(self, keys: Sequence[MappingKey]) -> AsyncIterator[None]:
         """Store what was reported of some tasks, in turns with what is answered of them."""
-        while any(self._backfill.get(key) for key in keys):
-            await self._backfill.wait()  # it was answered already: that must hold
+        await self._backfill.wait_for(keys)  # they were answered already: that must hold
         stored = asyncio.get_running_loop().create_future()
         self._reporting.update(dict.fromkeys(keys, stored))
         try:
