@@ -119,13 +119,14 @@ class DownstreamEquivalences(Equivalences):
         answers = await super().lookup(keys)
         if b"" in answers and self._upstream.has_copies:
             places = [at for at, answer in enumerate(answers) if not answer]
-            missing = [keys[at] for at in places]
-            found = self._copied(missing)
+            found = self._copied([keys[at] for at in places])
             held: dict[MappingKey, bytes] = {}
-            if any(key in self._reporting for key in missing):
-                held = await self._after_reports(missing)
-            for at, key, unihash in zip(places, missing, found, strict=True):
-                answers[at] = held.get(key) or (unihash or "").encode()
+            hits = [keys[at] for at, unihash in zip(places, found, strict=True) if unihash]
+            if any(key in self._reporting for key in hits):
+                held = await self._after_reports(hits)
+            for at, unihash in zip(places, found, strict=True):
+                if unihash is not None:
+                    answers[at] = held.get(keys[at]) or unihash.encode()
         return answers
 
     def _copied(self, keys: Sequence[MappingKey]) -> list[str | None]:
