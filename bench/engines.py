@@ -24,13 +24,11 @@ _SETTINGS: Final = (
 
 @dataclass(kw_only=True)
 class Engines:
-    """What was measured.
+    """What was measured."""
 
-    Args:
-        rows: How many were copied, of both tables.
-    """
+    rows: int = 0
+    """How many were copied, of both tables: what was loaded, and what was reported since."""
 
-    rows: int
     seconds: float = 0.0
     """What the copy took, without its check of every row."""
 
@@ -70,7 +68,7 @@ class Comparison:
         self._mappings = mappings
         self._cache_bytes = cache_bytes
         self._workloads = on_postgresql(mappings=mappings, scale=scale)
-        self._found = Engines(rows=2 * mappings)
+        self._found = Engines()
 
     @property
     def steps(self) -> int:
@@ -99,10 +97,11 @@ class Comparison:
     def _copy(self, url: str) -> None:
         command = [sys.executable, "-m", "hashserv.cli.main", "copy", str(self._database), url]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        told = re.search(r"rows copied in ([\d.]+) s", done.stdout)
+        told = re.search(r"(\d+) rows copied in ([\d.]+) s", done.stdout)
         if done.returncode or told is None:
             raise RuntimeError(f"the copy failed: {done.stdout}{done.stderr}")
-        self._found.seconds = max(0.1, float(told[1]))
+        self._found.rows = int(told[1])
+        self._found.seconds = max(0.1, float(told[2]))
 
     def _server(self, cached: bool, url: str | None) -> Hashserv:  # noqa: FBT001 - one of the rows
         return Hashserv(

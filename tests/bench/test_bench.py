@@ -81,6 +81,7 @@ def test_quick_run_measures_every_row(tmp_path: Path, open_tmp: Path) -> None:
     assert [row["name"] for row in engines["rates"]] == on_sql
     assert all(row["ours"][0] > 0 and row["sqlite"][0] > 0 for row in engines["rates"])
     assert engines["copying_seconds"] > 0
+    assert engines["rows_copied"] > 2 * found["mappings"], "with what was reported before"
     (snapshot,) = found["snapshot"]
     assert snapshot["seconds"][0] > 0
     assert snapshot["meanwhile"]["count"] > 0
