@@ -180,32 +180,37 @@ class Overtaken(SqliteStore):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, durable=False)
-        self.overtaking: Report | None = None
+        self.overtake: Callable[[], Awaitable[list[str]]] | None = None
         self.reported = ""
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[str | None]:
         answers = await super().lookup(keys)
-        if self.overtaking is not None:
-            report, self.overtaking = self.overtaking, None
-            (self.reported,) = await self.report([report])
+        if self.overtake is not None:
+            overtake, self.overtake = self.overtake, None
+            (self.reported,) = await overtake()
         return answers
 
 
+@pytest.mark.parametrize("cache_bytes", [1 << 20, 0])
 @pytest.mark.parametrize("upstream_type", [Told, Copying])
 def test_what_a_build_reports_while_the_store_is_read_counts(
-    tmp_path: Path, upstream_type: type[Told]
+    tmp_path: Path, upstream_type: type[Told], cache_bytes: int
 ) -> None:
     async def check() -> None:
         store = Overtaken(str(tmp_path / "hashserv.db"))
         upstream = upstream_type()
-        equivalences = DownstreamEquivalences(store, upstream)
+        equivalences = DownstreamEquivalences(store, upstream, cache_bytes=cache_bytes)
+
+        def report() -> Awaitable[list[str]]:
+            return equivalences.report([Report("m", "t", "o", U1)])
+
         if upstream_type is Copying:
-            store.overtaking = Report("m", "t", "o", U1)
+            store.overtake = report
             answers = await equivalences.lookup([KEY])
         else:
             asking = asyncio.ensure_future(further(equivalences))
             await upstream.begun.wait()
-            store.overtaking = Report("m", "t", "o", U1)
+            store.overtake = report
             upstream.answer.set_result(U2)
             answers = await asking
         assert answers == [store.reported.encode()]
@@ -261,6 +266,48 @@ def test_who_asks_while_a_report_is_stored_is_answered_as_who_reported(
         assert await asking == [(await reporting).encode()]
         await equivalences.backfill_wait()
         assert await equivalences.lookup([KEY]) == await asking
+        await equivalences.close()
+        await store.close()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("upstream_type", [Told, Copying])
+@pytest.mark.parametrize("also_alive", [True, False])
+def test_a_report_counts_although_its_client_has_gone(
+    tmp_path: Path, upstream_type: type[Told], *, also_alive: bool
+) -> None:
+    """It is in a transaction by then, and that is committed."""
+    report = [Report("m", "t", "o", U1)]
+
+    async def check() -> None:
+        store = Submitting(str(tmp_path / "hashserv.db"))
+        upstream = upstream_type()
+        upstream.answer.set_result(U2)
+        equivalences = DownstreamEquivalences(store, upstream)
+        with closing(sqlite3.connect(tmp_path / "hashserv.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # until it is closed, nothing can be stored
+            alive = asyncio.ensure_future(equivalences.report(report))
+            await store.submitted.wait()
+            if also_alive:
+                gone = asyncio.ensure_future(equivalences.report(report))
+                for _ in range(10):  # turns until it is on its way, too
+                    await asyncio.sleep(0)
+            else:
+                gone = alive
+            gone.cancel()
+            await asyncio.wait([gone], timeout=GUARD_SECONDS)
+            if upstream_type is Copying:
+                asking = asyncio.ensure_future(equivalences.lookup([KEY]))
+            else:
+                asking = asyncio.ensure_future(further(equivalences))
+            for _ in range(50):  # turns in which it might be answered too early
+                await asyncio.sleep(0)
+        answers = await asking
+        await equivalences.backfill_wait()
+        assert await store.lookup([KEY]) == [answers[0].decode()]
+        if also_alive:
+            assert await alive == [answers[0].decode()]
         await equivalences.close()
         await store.close()
 
@@ -347,8 +394,9 @@ def test_who_waits_for_one_mapping_waits_for_no_others_that_come(
     run(tmp_path, scenario)
 
 
-def test_who_waits_for_what_can_not_be_stored_is_let_go_in_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("begun", [True, False])
+def test_who_waits_for_what_can_not_be_stored_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, begun: bool
 ) -> None:
     async def scenario(store: SqliteStore) -> None:
         async def fail(mappings: Sequence[Mapping]) -> list[str]:
@@ -358,9 +406,14 @@ def test_who_waits_for_what_can_not_be_stored_is_let_go_in_the_end(
         filling = Backfill(store)
         filling.add([Mapping("m", "t", U1)])
         waiting = asyncio.ensure_future(filling.wait_for([KEY]))
-        await asyncio.sleep(0)
-        await filling.close()
         async with asyncio.timeout(GUARD_SECONDS):
-            await waiting
+            if begun:
+                with pytest.raises(StoreError, match="1 are too many"):
+                    await waiting
+                waiting = asyncio.ensure_future(filling.wait_for([KEY]))
+                await asyncio.sleep(0)
+            await filling.close()
+            await waiting  # it was dropped
+        assert len(filling) == 0
 
     run(tmp_path, scenario)

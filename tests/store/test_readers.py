@@ -185,23 +185,31 @@ def test_threads_read_the_file_that_was_opened_wherever_it_is_now(
     assert not list(elsewhere.iterdir())
 
 
-def test_where_there_is_no_further_thread_look_ups_are_answered_all_the_same(
+def test_threads_are_there_from_the_start_or_opening_fails(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = [MappingKey("m", f"t{number}") for number in range(TOGETHER)]
+    start = threading.Thread.start
+    allowed = 0
 
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    def refuse(thread: threading.Thread) -> None:
+        nonlocal allowed
+        if not allowed:
+            raise RuntimeError("can't start new thread")
+        allowed -= 1
+        start(thread)
 
     async def check() -> None:
         async with Reading(file) as reading, asyncio.timeout(GUARD_SECONDS):
-            with monkeypatch.context() as patched:
-                patched.setattr(threading.Thread, "start", refuse)
-                found = await asyncio.gather(*(reading.readers.lookup(keys) for _ in range(8)))
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            found = await asyncio.gather(*(reading.readers.lookup(keys) for _ in range(8)))
             assert found == [[HELD[key] for key in keys]] * 8
-            assert not reading.threads
 
     asyncio.run(check())
+    for number in range(THREADS):
+        allowed = number
+        with pytest.raises(StoreError, match="no further threads"):
+            Reading(file)
 
 
 def test_who_asks_for_nothing_waits_for_nobody(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

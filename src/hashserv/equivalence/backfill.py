@@ -34,7 +34,7 @@ class Backfill:
         self._store = store
         self._waiting: dict[MappingKey, str] = {}
         self._task: asyncio.Task[None] | None = None
-        self._progress = asyncio.Event()
+        self._progress: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stored = 0
         """How many mappings were stored."""
 
@@ -63,29 +63,31 @@ class Backfill:
         return waiting
 
     async def wait_for(self, keys: Sequence[MappingKey]) -> None:
-        """Wait until none of these waits to be stored, whatever else does."""
+        """Wait until none of these waits to be stored, whatever else does.
+
+        Raises:
+            StoreError: It can't be stored now; it is tried again.
+        """
         while any(key in self._waiting for key in keys):
-            await self._progress.wait()
+            await asyncio.shield(self._progress)
 
     async def close(self) -> None:
         """Drop what is not stored; it is asked for again after the next start. Idempotent."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._task = None  # it may not even have begun
+            self._waiting.clear()
+            self._tell_progress()
 
     async def _store_all(self) -> None:
         try:
             while self._waiting:
                 await self._store_some()
-                self._tell_progress()
         finally:
             self._task = None
             self._waiting.clear()  # nobody would store it any more
             self._tell_progress()
-
-    def _tell_progress(self) -> None:
-        self._progress.set()
-        self._progress = asyncio.Event()
 
     async def _store_some(self) -> None:
         group = [Mapping(*key, unihash) for key, unihash in islice(self._waiting.items(), _GROUP)]
@@ -95,8 +97,19 @@ class Backfill:
             logger.error(  # noqa: TRY400 - it says what is wrong
                 "What the upstream knows can't be stored, trying again: %s", error
             )
+            self._tell_progress(error)
             await asyncio.sleep(_PAUSE_SECONDS)
             return
         self.stored += len(group)
         for mapping in group:
             del self._waiting[MappingKey(mapping.method, mapping.taskhash)]
+        self._tell_progress()
+
+    def _tell_progress(self, error: StoreError | None = None) -> None:
+        """Wake up who waits; with an error they are told that."""
+        progress, self._progress = self._progress, asyncio.get_running_loop().create_future()
+        if error is None:
+            progress.set_result(None)
+        else:
+            progress.set_exception(error)
+            progress.exception()  # or asyncio would complain of it where nobody waits

@@ -1,8 +1,6 @@
 """Looking up and reporting where an upstream server may know what the own store does not (§8)."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import TypeVar
 
@@ -10,6 +8,7 @@ from hashserv.equivalence.backfill import Backfill
 from hashserv.equivalence.cache import joined
 from hashserv.equivalence.mapping import DEFAULT_CACHE_BYTES, FALSE, TRUE, Equivalences
 from hashserv.equivalence.misses import DEFAULT_TTL, Misses
+from hashserv.equivalence.reports import ReportsUnderWay
 from hashserv.equivalence.upstream import UNANSWERED, Unanswered, Upstream
 from hashserv.model import UNIHASH_DIGITS, Equivalent, Mapping, MappingKey, Outhash, Report
 from hashserv.store.base import Store
@@ -44,7 +43,7 @@ class DownstreamEquivalences(Equivalences):
         self._upstream = upstream
         upstream.listener = self
         self._backfill = Backfill(store)
-        self._reporting: dict[MappingKey, asyncio.Future[None]] = {}
+        self._reports = ReportsUnderWay()
         self._missing_lookups = Misses(negative_ttl)
         self._missing_existences = Misses(negative_ttl)
 
@@ -116,13 +115,14 @@ class DownstreamEquivalences(Equivalences):
         return answers
 
     async def lookup(self, keys: Sequence[MappingKey]) -> list[bytes]:
+        ended = self._reports.ended
         answers = await super().lookup(keys)
         if b"" in answers and self._upstream.has_copies:
             places = [at for at, answer in enumerate(answers) if not answer]
             found = self._copied([keys[at] for at in places])
             held: dict[MappingKey, bytes] = {}
             hits = [keys[at] for at, unihash in zip(places, found, strict=True) if unihash]
-            if any(key in self._reporting for key in hits):
+            if hits and (ended != self._reports.ended or self._reports.of_any(hits)):
                 held = await self._after_reports(hits)
             for at, unihash in zip(places, found, strict=True):
                 if unihash is not None:
@@ -182,17 +182,18 @@ class DownstreamEquivalences(Equivalences):
 
     async def _look_up(self, keys: list[MappingKey]) -> list[bytes | Unanswered]:
         # What others asked meanwhile is known by now, or on its way to the store.
+        waiting = {key: self._backfill.get(key) for key in keys}
         asked = [
             key
             for key in keys
-            if self._backfill.get(key) is None and _question(key) not in self._missing_lookups
+            if waiting[key] is None and _question(key) not in self._missing_lookups
         ]
         found = dict(zip(asked, await self._upstream.lookup(asked), strict=True))
         hits = [key for key in keys if isinstance(found.get(key, ""), str)]
         held = await self._after_reports(hits) if hits else {}
         answers: list[bytes | Unanswered] = []
         for key in keys:
-            unihash = self._backfill.get(key) or found.get(key)
+            unihash = waiting[key] or self._backfill.get(key) or found.get(key)
             if held.get(key):
                 answers.append(held[key])
             elif unihash is UNANSWERED:
@@ -207,8 +208,7 @@ class DownstreamEquivalences(Equivalences):
         What else is known of the keys must be in the backfill already: then a report that comes
         from now on counts less, and who reported is answered the same as who asked.
         """
-        while under_way := [self._reporting[key] for key in keys if key in self._reporting]:
-            await asyncio.wait(under_way)
+        await self._reports.wait(keys)
         return dict(zip(keys, await super().lookup(keys), strict=True))
 
     async def _ask_existence(self, unihashes: list[str]) -> list[bytes | Unanswered]:
@@ -284,26 +284,14 @@ class DownstreamEquivalences(Equivalences):
             for at, found in zip(unknown, await self._upstream.equivalents(outputs), strict=True):
                 if isinstance(found, Equivalent):
                     reports[at] = reports[at]._replace(known_as=found.unihash)
-        async with self._storing([report.key for report in reports]):
-            return await super().report(reports)
+        keys = [report.key for report in reports]
+        await self._backfill.wait_for(keys)  # they were answered already: that must hold
+        return await self._reports.store(keys, super().report(reports))
 
     async def report_equivalent(self, mapping: Mapping) -> str:
-        async with self._storing([MappingKey(mapping.method, mapping.taskhash)]):
-            return await super().report_equivalent(mapping)
-
-    @asynccontextmanager
-    async def _storing(self, keys: Sequence[MappingKey]) -> AsyncIterator[None]:
-        """Store what was reported of some tasks, in turns with what is answered of them."""
-        await self._backfill.wait_for(keys)  # they were answered already: that must hold
-        stored = asyncio.get_running_loop().create_future()
-        self._reporting.update(dict.fromkeys(keys, stored))
-        try:
-            yield
-        finally:
-            stored.set_result(None)
-            for key in keys:
-                if self._reporting.get(key) is stored:
-                    del self._reporting[key]
+        keys = [MappingKey(mapping.method, mapping.taskhash)]
+        await self._backfill.wait_for(keys)
+        return await self._reports.store(keys, super().report_equivalent(mapping))
 
     async def _without_class(self, reports: Sequence[Report]) -> list[int]:
         """Return which reports have neither a mapping yet nor an equivalent in the own store."""

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from hashserv.errors import StoreError
 from hashserv.model import MappingKey
 from hashserv.store.questions import Questions
 from hashserv.store.sqlite_statements import SqliteStatements
@@ -49,11 +50,11 @@ class Readers:
     ) -> None:
         self._connection = connection
         self._sql = statements
-        # At once: later there may be no descriptor left, or another file of that name.
+        # All at once: later there may be no descriptor or thread left, or another file.
         self._opened = [connect() for _ in range(THREADS)]
         self._unused = self._opened.copy()
         self._own = threading.local()
-        self._threads = ThreadPoolExecutor(THREADS, "hashserv-reader")
+        self._threads = _started()
         self._unihashes = self._questions(self._find_unihashes)
         self._existences = self._questions(self._find_existing)
 
@@ -92,11 +93,7 @@ class Readers:
 
         async def ask(keys: Sequence[_Key]) -> list[_Answer]:
             loop = asyncio.get_running_loop()
-            try:
-                answers = loop.run_in_executor(self._threads, find_in_thread, keys)
-            except RuntimeError:  # the system has no further thread for us
-                return find(self._connection, keys)
-            return await answers
+            return await loop.run_in_executor(self._threads, find_in_thread, keys)
 
         return Questions(
             ask, at_once=THREADS, together=TOGETHER, alone=partial(find, self._connection)
@@ -120,3 +117,23 @@ class Readers:
         for at in _DECODE_PLACES(text):
             found[at] = True
         return found
+
+
+def _started() -> ThreadPoolExecutor:
+    """Return the threads, all of which wait for work.
+
+    Raises:
+        StoreError: The system does not let this process have so many.
+    """
+    threads = ThreadPoolExecutor(THREADS, "hashserv-reader")
+    together = threading.Barrier(THREADS)
+    try:
+        for _ in range(THREADS):
+            threads.submit(together.wait)
+    except RuntimeError as error:
+        together.abort()
+        raise StoreError(
+            f"The system lets this process have no further threads ({error}): raise the limit of "
+            "processes (ulimit -u), or of tasks of the service"
+        ) from error
+    return threads
