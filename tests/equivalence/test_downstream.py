@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hashserv.equivalence import backfill
+from hashserv.equivalence import backfill, reports
 from hashserv.equivalence.backfill import Backfill
 from hashserv.equivalence.downstream import DownstreamEquivalences
 from hashserv.equivalence.misses import Misses
@@ -238,6 +238,17 @@ class Submitting(SqliteStore):
         return super().transact(work)
 
 
+async def asked(
+    equivalences: DownstreamEquivalences, upstream: Told
+) -> "asyncio.Future[list[bytes]]":
+    """Ask, and give it turns in which it might be answered too early."""
+    ask = equivalences.lookup([KEY]) if upstream.has_copies else further(equivalences)
+    asking = asyncio.ensure_future(ask)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    return asking
+
+
 @pytest.mark.parametrize("upstream_type", [Told, Copying])
 @pytest.mark.parametrize("whole", [True, False])
 def test_who_asks_while_a_report_is_stored_is_answered_as_who_reported(
@@ -257,12 +268,7 @@ def test_who_asks_while_a_report_is_stored_is_answered_as_who_reported(
             other.execute("BEGIN IMMEDIATE")  # until it is closed, nothing can be stored
             reporting = asyncio.ensure_future(report(equivalences))
             await store.submitted.wait()
-            if upstream_type is Copying:
-                asking = asyncio.ensure_future(equivalences.lookup([KEY]))
-            else:
-                asking = asyncio.ensure_future(further(equivalences))
-            for _ in range(50):  # turns in which it might be answered too early
-                await asyncio.sleep(0)
+            asking = await asked(equivalences, upstream)
         assert await asking == [(await reporting).encode()]
         await equivalences.backfill_wait()
         assert await equivalences.lookup([KEY]) == await asking
@@ -297,12 +303,7 @@ def test_a_report_counts_although_its_client_has_gone(
                 gone = alive
             gone.cancel()
             await asyncio.wait([gone], timeout=GUARD_SECONDS)
-            if upstream_type is Copying:
-                asking = asyncio.ensure_future(equivalences.lookup([KEY]))
-            else:
-                asking = asyncio.ensure_future(further(equivalences))
-            for _ in range(50):  # turns in which it might be answered too early
-                await asyncio.sleep(0)
+            asking = await asked(equivalences, upstream)
         answers = await asking
         await equivalences.backfill_wait()
         assert await store.lookup([KEY]) == [answers[0].decode()]
@@ -312,6 +313,32 @@ def test_a_report_counts_although_its_client_has_gone(
         await store.close()
 
     asyncio.run(check())
+
+
+def test_reports_of_who_is_gone_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "MOST_UNDER_WAY", 2)
+
+    async def scenario(store: SqliteStore) -> None:
+        equivalences = DownstreamEquivalences(store, Told())
+        with closing(sqlite3.connect(tmp_path / "hashserv.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # until it is closed, nothing can be stored
+            clients = []
+            for number in range(5):
+                report = Report("m", f"t{number}", f"o{number}", U1)
+                clients.append(asyncio.ensure_future(equivalences.report([report])))
+                for _ in range(50):  # turns until it is on its way
+                    await asyncio.sleep(0)
+            for client in clients:
+                client.cancel()
+            await asyncio.wait(clients, timeout=GUARD_SECONDS)
+        keys = [MappingKey("m", f"t{number}") for number in range(5)]
+        assert await equivalences.report([Report("m", "t", "o", U1)]) == [U1]
+        assert await store.lookup(keys) == [U1, U1, None, None, None]
+        await equivalences.close()
+
+    run(tmp_path, scenario)
 
 
 def test_what_was_answered_holds_for_a_report_that_comes_before_it_is_stored(

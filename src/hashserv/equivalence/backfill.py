@@ -76,18 +76,19 @@ class Backfill:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-            self._task = None  # it may not even have begun
-            self._waiting.clear()
-            self._tell_progress()
+            self._end()  # it may not even have begun
 
     async def _store_all(self) -> None:
         try:
             while self._waiting:
                 await self._store_some()
         finally:
-            self._task = None
-            self._waiting.clear()  # nobody would store it any more
-            self._tell_progress()
+            self._end()
+
+    def _end(self) -> None:
+        self._task = None
+        self._waiting.clear()  # nobody would store it any more
+        self._tell_progress()
 
     async def _store_some(self) -> None:
         group = [Mapping(*key, unihash) for key, unihash in islice(self._waiting.items(), _GROUP)]

@@ -3,9 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from hashserv.model import MappingKey
+
+MOST_UNDER_WAY: Final = 20_000
+"""Reports under way, up to which one is stored though its client goes. Of further ones, which come
+while the disk is stuck, those that are not in a transaction yet are dropped then."""
 
 _Stored = TypeVar("_Stored")
 
@@ -19,6 +23,7 @@ class ReportsUnderWay:
 
     def __init__(self) -> None:
         self._storing: dict[MappingKey, set[asyncio.Future[Any]]] = {}
+        self._under_way = 0
         self.ended = 0
         """How many have come to their end, one way or another."""
 
@@ -31,10 +36,11 @@ class ReportsUnderWay:
             StoreError: They are not stored.
         """
         storing = asyncio.ensure_future(work)
+        self._under_way += len(keys)
         for key in keys:
             self._storing.setdefault(key, set()).add(storing)
         storing.add_done_callback(partial(self._end, keys))
-        return await asyncio.shield(storing)
+        return await (storing if self._under_way > MOST_UNDER_WAY else asyncio.shield(storing))
 
     def of_any(self, keys: Sequence[MappingKey]) -> bool:
         """Tell whether one of some tasks is being reported."""
@@ -48,6 +54,7 @@ class ReportsUnderWay:
 
     def _end(self, keys: Sequence[MappingKey], storing: asyncio.Future[Any]) -> None:
         self.ended += 1
+        self._under_way -= len(keys)
         if not storing.cancelled():
             storing.exception()  # or asyncio would complain of it where nobody waits any more
         for key in set(keys):
